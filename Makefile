@@ -1,0 +1,54 @@
+# Two commands matter: `make up` and `make test`. Everything lives in .venv and $GAP_DATA.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+export PYTHONPATH := $(CURDIR)
+
+help:  ## list the commands
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Gapscope wants Python 3.11 or newer; $(PYTHON) is " + sys.version.split()[0] + ". Name another: make PYTHON=python3.12 …")'
+	$(PYTHON) -m venv $(VENV)
+	@# torch first: it then takes the CPU build where one is at hand, and timm installs nothing more
+	@echo "Installing into $(VENV) (a few minutes the first time) …"
+	$(PIP) setuptools torch==2.13.0
+	$(PIP) --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev-installed: $(VENV)/.installed
+	$(PIP) --no-build-isolation -e '.[dev]'
+	@touch $@
+
+.PHONY: help install up sql test test-full test-science bench lint docs
+install: $(VENV)/.installed  ## make .venv, nothing else
+
+up: install  ## install, load the demo where there is no database, serve until Ctrl-C
+	@$(BIN)/gapscope load --demo-if-empty
+	@exec $(BIN)/gapscope serve
+
+sql: install  ## DuckDB CLI on the database, read-only, with the results attached
+	@exec $(BIN)/gapscope sql
+
+test: $(VENV)/.dev-installed  ## all tests but the slow ones, with branch coverage
+	$(BIN)/python -m pytest -n 2 -m "not slow" --cov --cov-report=term
+
+test-full: $(VENV)/.dev-installed  ## all tests
+	$(BIN)/python -m pytest -n 2
+
+test-science: $(VENV)/.dev-installed  ## coverage of intervals over simulated worlds
+	$(BIN)/python -m pytest -n 2 -m slow
+
+bench: $(VENV)/.dev-installed  ## the loader beside DuckDB's and pandas' own readers
+	$(BIN)/python -m tests.bench.load
+
+lint: $(VENV)/.dev-installed  ## ruff, mypy --strict, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+docs: $(VENV)/.dev-installed  ## regenerate sql/README.md from the comments in the database
+	$(BIN)/python -m tests.contract.sql_readme

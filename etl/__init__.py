@@ -1,0 +1,18 @@
+"""Files into the database: everything ugly about input ends here.
+
+The door is `load`. It knows files and SQL; it knows no classifier and no HTTP.
+
+    sources   which file is which split of which backbone
+    header    which column is what
+    rows      bytes to typed rows, or a refusal that names the line
+    moments   per-class moments and quantiles, in the one pass over the rows
+    part      one file into the tables
+    database  a fresh file, checked, then put in place of the old one
+    loader    the order of events
+"""
+
+from etl.errors import LoadRefused
+from etl.loader import LoadReport, load
+from etl.part import PartReport
+
+__all__ = ["LoadRefused", "LoadReport", "PartReport", "load"]

@@ -1,0 +1,180 @@
+"""Why a load is refused. Each error says what was wanted, what came, where, and what to do.
+
+LoadRefused
+├── SourceNotFound      no such file, a folder without feature files, not a regular file
+├── SourceName          the file's name does not say which split and backbone it is
+├── SourceChanged       the file changed while it was read
+├── NotCsv              another kind of file under this name
+├── Encoding            bytes that are not UTF-8
+├── EmptyFile           no bytes, or a header without rows
+├── HeaderMissing       the first line is data
+├── HeaderMismatch      a column missing, twice, or of another file's set
+├── DimensionMismatch   another number of features than the backbone's other splits
+├── RaggedRow           a row with too few or too many cells, an unclosed quote
+├── BadNumber           a feature that is not a number
+├── NotFinite           NaN, infinity, or beyond float32
+├── BadLabel            a label that is not a whole number from 0, or beyond the class names
+├── BadPath             an empty path, or one with control characters
+├── LabelConflict       one image with two labels
+├── Leak                one path in train and in a test split
+├── PathsFrom           --paths-from names a backbone whose rows do not match
+├── Busy                another load is writing this data folder
+└── DiskFull            no space left on the device
+"""
+
+from pathlib import Path
+
+
+class LoadRefused(Exception):
+    """A load that was not done; the database is as it was before.
+
+    Parameters
+    ----------
+    wanted, came, todo
+        Three clauses for people: what a good file has here, what this one has, the remedy.
+    file, line, column
+        The place: `line` counts from 1 as editors do, `column` is the header's name.
+    """
+
+    code = "load_refused"
+
+    def __init__(
+        self,
+        wanted: str,
+        came: str,
+        todo: str,
+        *,
+        file: Path | str | None = None,
+        line: int | None = None,
+        column: str | None = None,
+    ) -> None:
+        self.wanted, self.came, self.todo = wanted, came, todo
+        self.file = None if file is None else str(file)
+        self.line, self.column = line, column
+        super().__init__(wanted, came, todo)
+
+    def __str__(self) -> str:
+        place = ", ".join(
+            part
+            for part in (
+                self.file,
+                None if self.line is None else f"line {self.line}",
+                None if self.column is None else f"column {self.column!r}",
+            )
+            if part
+        )
+        return f"{place + ': ' if place else ''}wanted {self.wanted}, got {self.came}. {self.todo}"
+
+
+class SourceNotFound(LoadRefused):
+    """No such file, a folder without feature files, or not a regular file."""
+
+    code = "source_not_found"
+
+
+class SourceName(LoadRefused):
+    """The name of a file or an option does not say which split of which backbone it is."""
+
+    code = "source_name"
+
+
+class SourceChanged(LoadRefused):
+    """The file changed while it was read."""
+
+    code = "source_changed"
+
+
+class NotCsv(LoadRefused):
+    """Another kind of file under this name, known by its first bytes."""
+
+    code = "not_csv"
+
+
+class Encoding(LoadRefused):
+    """Bytes that are not UTF-8."""
+
+    code = "encoding"
+
+
+class EmptyFile(LoadRefused):
+    """No bytes at all, or a header without rows."""
+
+    code = "empty_file"
+
+
+class HeaderMissing(LoadRefused):
+    """The first line is data, so that a row would be swallowed as names."""
+
+    code = "header_missing"
+
+
+class HeaderMismatch(LoadRefused):
+    """A column is missing, named twice, or not of the backbone's set."""
+
+    code = "header_mismatch"
+
+
+class DimensionMismatch(LoadRefused):
+    """Another number of features than the backbone's other splits have."""
+
+    code = "dimension_mismatch"
+
+
+class RaggedRow(LoadRefused):
+    """A row with too few or too many cells, or with an unclosed quote."""
+
+    code = "ragged_row"
+
+
+class BadNumber(LoadRefused):
+    """A feature that is not a number."""
+
+    code = "bad_number"
+
+
+class NotFinite(LoadRefused):
+    """NaN, infinity, or a number beyond float32."""
+
+    code = "not_finite"
+
+
+class BadLabel(LoadRefused):
+    """A label that is not a whole number from 0, or beyond the class names given."""
+
+    code = "label_out_of_range"
+
+
+class BadPath(LoadRefused):
+    """An empty path, or one with control characters."""
+
+    code = "bad_path"
+
+
+class LabelConflict(LoadRefused):
+    """One image with two labels."""
+
+    code = "label_conflict"
+
+
+class Leak(LoadRefused):
+    """One path in a split of role train and in a test split."""
+
+    code = "leak"
+
+
+class PathsFrom(LoadRefused):
+    """`--paths-from` names a backbone whose rows do not match row by row."""
+
+    code = "paths_from"
+
+
+class Busy(LoadRefused):
+    """Another load is writing this data folder."""
+
+    code = "load_busy"
+
+
+class DiskFull(LoadRefused):
+    """No space left on the device."""
+
+    code = "disk_full"

@@ -1,0 +1,166 @@
+"""The first line of a feature file: which column is what, by name and never by position."""
+
+import csv
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from etl.errors import DimensionMismatch, Encoding, HeaderMismatch, HeaderMissing, NotCsv
+
+LABEL, PATH = "label", "path"
+_INDEX_NAMES = ("", "Unnamed: 0")  # how pandas writes and reads its own index
+_NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*")
+_MAGIC = {
+    b"PK\x03\x04": "a zip archive",
+    b"\x1f\x8b": "a gzip file",
+    b"\x28\xb5\x2f\xfd": "a zstd file",
+    b"PAR1": "a Parquet file",
+    b"\x89PNG": "a PNG image",
+    b"\xff\xd8\xff": "a JPEG image",
+    b"\x93NUMPY": "a NumPy file",
+    b"\x80\x04": "a pickle",
+    b"\x80\x05": "a pickle",
+}
+
+
+@dataclass(frozen=True)
+class Header:
+    """Columns of one feature file.
+
+    Attributes
+    ----------
+    names : all columns in the file's order, unique
+    features : the feature columns in the order in which they are stored
+    has_path : whether the rows say which image they are
+    ignored_index : whether a leading pandas index is passed over
+    """
+
+    names: tuple[str, ...]
+    features: tuple[str, ...]
+    has_path: bool
+    ignored_index: bool
+
+    @property
+    def n_features(self) -> int:
+        """Number of feature columns."""
+        return len(self.features)
+
+    def in_order_of(self, first: tuple[str, ...], file: Path) -> "Header":
+        """Return this header with the features in the order of the backbone's first file.
+
+        Raises
+        ------
+        DimensionMismatch, HeaderMismatch
+            The sets of feature names differ in number, or in names.
+        """
+        if len(first) != self.n_features:
+            raise DimensionMismatch(
+                f"{len(first)} features, as in this backbone's other splits",
+                f"{self.n_features}",
+                "Extract all splits with the same model and layer, or load this file as another "
+                "backbone: --split NAME:BACKBONE=FILE.",
+                file=file,
+                line=1,
+            )
+        missing = [name for name in first if name not in set(self.features)]
+        if missing:
+            extra = [name for name in self.features if name not in set(first)]
+            raise HeaderMismatch(
+                f"the feature columns of this backbone's other splits (here: {_few(missing)})",
+                f"{_few(extra)}",
+                "Give the columns the same names in every split.",
+                file=file,
+                line=1,
+            )
+        return Header(self.names, first, self.has_path, self.ignored_index)
+
+
+def parse_header(line: bytes, file: Path) -> Header:
+    """Columns that the first line names.
+
+    Parameters
+    ----------
+    line
+        The first line of the file with or without its end; a UTF-8 byte order mark is accepted.
+
+    Raises
+    ------
+    NotCsv, Encoding, HeaderMissing, HeaderMismatch
+        Another file type, not UTF-8, data in the first line, or columns missing or named twice.
+
+    Examples
+    --------
+    >>> header = parse_header(b",path,label,0,1", Path("val_x.csv"))
+    >>> header.features, header.has_path, header.ignored_index
+    (('0', '1'), True, True)
+    """
+    for magic, what in _MAGIC.items():
+        if line.startswith(magic):
+            raise NotCsv("a CSV text file", f"{what} by its first bytes", "Unpack it.", file=file)
+    if line.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in line:
+        raise Encoding(
+            "UTF-8 text", "UTF-16, or bytes of 0", "Save the file as UTF-8.", file=file, line=1
+        )
+    try:
+        text = line.removeprefix(b"\xef\xbb\xbf").decode("utf-8").rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise Encoding(
+            "UTF-8 text",
+            f"byte 0x{line[error.start]:02x} at offset {error.start}",
+            "Save the file as UTF-8.",
+            file=file,
+            line=1,
+        ) from error
+    if "\r" in text:
+        raise NotCsv(
+            "lines that end in \\n or \\r\\n", "a bare \\r", "Convert the line ends.", file=file
+        )
+    names = next(csv.reader([text]))
+    if LABEL not in names:
+        _refuse_without_label(names, file)
+    index = names[0] in _INDEX_NAMES
+    features = tuple(name for name in (names[1:] if index else names) if name not in (LABEL, PATH))
+    if not features:
+        raise HeaderMismatch(
+            "feature columns beside path and label", "none", "Check the file.", file=file, line=1
+        )
+    for position, name in enumerate(names):
+        if name == "" and position > 0:
+            raise HeaderMismatch(
+                "a name for every column (only pandas' index in front may lack one)",
+                f"no name for column {position + 1}",
+                "Name it or remove it.",
+                file=file,
+                line=1,
+            )
+        if name in names[:position]:
+            raise HeaderMismatch(
+                "each column once", f"{name!r} twice", "Remove or rename one.", file=file, line=1
+            )
+    return Header(tuple(names), features, PATH in names, index)
+
+
+def _refuse_without_label(names: list[str], file: Path) -> None:
+    numbers = sum(_NUMBER.fullmatch(name) is not None for name in names)
+    # names such as 0, 1, 2 … are numbers too, but whole and rising; data are not
+    rising = [str(i) for i in range(numbers)] == [n for n in names if _NUMBER.fullmatch(n)]
+    if numbers > len(names) / 2 and not rising:
+        raise HeaderMissing(
+            "a first line with the columns' names (path,label,0,1,…)",
+            f"what looks like a row of data ({', '.join(names[:4])}, …)",
+            "Add the header line; no row was swallowed.",
+            file=file,
+            line=1,
+        )
+    raise HeaderMismatch(
+        "a column named label",
+        f"{_few(names)}",
+        "Name the column with the class numbers `label`.",
+        file=file,
+        line=1,
+    )
+
+
+def _few(names: list[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:5])
+    return shown + (f" and {len(names) - 5} more" if len(names) > 5 else "")
