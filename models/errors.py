@@ -1,0 +1,53 @@
+"""Why a number cannot be computed.
+
+ModelError
+├── NoTrainRows         nothing to learn from
+├── TestRowInTraining   a row of a test split was handed to training
+├── InvalidParams       a hyper-parameter that the head does not have, or out of range
+├── WrongShape          features of another length than the head's
+├── NotFiniteInput      NaN or infinity among the features
+└── BackboneError       a network or its weights cannot be had
+"""
+
+
+class ModelError(Exception):
+    """Root of this family; the message says what was wanted, what came, what to do."""
+
+    code = "model_error"
+
+
+class NoTrainRows(ModelError):
+    """There is nothing to learn from."""
+
+    code = "no_train_rows"
+
+
+class TestRowInTraining(ModelError):
+    """A row of a test split was handed to training: the one thing that must never happen."""
+
+    code = "test_row_in_training"
+    __test__ = False  # not a test class, whatever its name begins with
+
+
+class InvalidParams(ModelError):
+    """A hyper-parameter that the head does not have, or out of its range."""
+
+    code = "invalid_params"
+
+
+class WrongShape(ModelError):
+    """Features of another length than the head was trained on."""
+
+    code = "wrong_shape"
+
+
+class NotFiniteInput(ModelError):
+    """NaN or infinity among the features."""
+
+    code = "not_finite_input"
+
+
+class BackboneError(ModelError):
+    """A network or its weights cannot be had."""
+
+    code = "backbone"

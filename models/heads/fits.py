@@ -1,0 +1,138 @@
+"""Weights from standardised rows, for every value of a head's hyper-parameter.
+
+Each function takes X float32 [n, d] (standardised on these rows), y int64 [n] in 0 … k-1 and the
+values to try, and yields (weight [d, k], bias [k]) in the order of the values. What the values
+share is computed once: one pass over the rows for all penalties, one covariance and one
+eigendecomposition for all shrinkages.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+
+from models.heads.lbfgs import minimise
+
+Solution = tuple[torch.Tensor, torch.Tensor]
+# called between steps with the share of this fit that is done; may raise to stop the fit
+Tick = Callable[[float], None]
+
+_MAX_ITERATIONS = 300
+
+
+def logistic(
+    X: torch.Tensor, y: torch.Tensor, k: int, values: Sequence[float], tick: Tick
+) -> Iterator[Solution]:
+    """Multinomial logistic regression, min Σ loss + ‖W‖² / (2C), for each C, the bias free.
+
+    All penalties share each pass over the rows: one product X · [W_1 … W_h] instead of h. Products
+    are float32, sums and parameters float64.
+    """
+    n, d = X.shape
+    rows = torch.arange(n)[:, None]
+    penalty = 1 / torch.tensor(values, dtype=torch.float64)
+    # as many problems at once as keep scores and optimiser memory below about 1 GB
+    at_once = max(1, int(1e9 / (8 * n * k + 8 * 22 * (d + 1) * k)))
+    passes = 0
+
+    def evaluate(which: torch.Tensor, theta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        nonlocal passes
+        passes += 1
+        tick(min(0.99, (first + at_once * passes / _MAX_ITERATIONS) / len(values)))
+        h = len(theta)
+        weight = theta[:, : d * k].reshape(h, d, k)
+        bias = theta[:, d * k :]
+        flat = weight.float().permute(1, 0, 2).reshape(d, h * k)
+        scores = torch.addmm(bias.float().reshape(-1), X, flat).reshape(n, h, k)
+        lse = torch.logsumexp(scores, dim=2, keepdim=True)
+        own = scores[rows, torch.arange(h)[None, :], y[:, None]]
+        loss = (lse[:, :, 0] - own).double().sum(dim=0)
+        residual = torch.exp(scores - lse)
+        residual[rows, torch.arange(h)[None, :], y[:, None]] -= 1
+        # rows · X is three times faster here than X' · rows
+        slope = (residual.reshape(n, h * k).T @ X).reshape(h, k, d).transpose(1, 2).double()
+        strength = penalty[first + which]
+        slope += strength[:, None, None] * weight
+        value = loss + 0.5 * strength * weight.square().sum(dim=(1, 2))
+        gradient = torch.cat([slope.reshape(h, -1), residual.sum(dim=0).double()], dim=1)
+        return value / n, gradient / n
+
+    for first in range(0, len(values), at_once):
+        passes = 0
+        start = torch.zeros(len(values[first : first + at_once]), (d + 1) * k, dtype=torch.float64)
+        for theta in minimise(
+            evaluate,
+            start,
+            max_iterations=_MAX_ITERATIONS,
+            gradient_tolerance=1e-5,
+            value_tolerance=1e-6,
+        ):
+            yield theta[: d * k].reshape(d, k).float(), theta[d * k :].float()
+
+
+def lda(
+    X: torch.Tensor, y: torch.Tensor, k: int, values: Sequence[float], tick: Tick
+) -> Iterator[Solution]:
+    """Linear discriminant analysis with covariance (1-s)Σ + s·tr(Σ)/d·I, for each shrinkage s.
+
+    Σ is the pooled covariance within classes; priors are the class shares of the rows.
+
+    Source: J. H. Friedman (1989), Regularized discriminant analysis, JASA 84, eq. 18.
+    """
+    n = len(X)
+    means, counts = _class_means(X, y, k)
+    centred = X - means[y]
+    tick(0.2)
+    within = (centred.T @ centred).double() / n
+    lam, V = torch.linalg.eigh(within)
+    tick(0.8)
+    lam = lam.clamp(min=0)
+    rotated = V.T @ means.double().T
+    prior = torch.log(counts.double() / n)
+    for s in values:
+        scale = (1 - s) * lam + s * lam.mean()
+        weight = V @ (rotated / scale.clamp(min=1e-9)[:, None])
+        bias = prior - 0.5 * (means.double().T * weight).sum(dim=0)
+        yield weight.float(), bias.float()
+
+
+def ridge(
+    X: torch.Tensor, y: torch.Tensor, k: int, values: Sequence[float], tick: Tick
+) -> Iterator[Solution]:
+    """Least squares on centred one-hot labels, min ‖Y − XW‖² + α‖W‖², for each α.
+
+    Source: A. E. Hoerl and R. W. Kennard (1970), Technometrics 12, 55-67.
+    """
+    n = len(X)
+    means, counts = _class_means(X, y, k)
+    share = counts.double() / n
+    tick(0.2)
+    lam, V = torch.linalg.eigh((X.T @ X).double())
+    tick(0.8)
+    centre = X.mean(dim=0).double()  # 0 up to rounding: the rows are standardised
+    cross = (means.double() - centre).T * counts.double()
+    rotated = V.T @ cross
+    for alpha in values:
+        weight = V @ (rotated / (lam.clamp(min=0) + alpha)[:, None])
+        yield weight.float(), share.float()
+
+
+def nearest_mean(
+    X: torch.Tensor, y: torch.Tensor, k: int, values: Sequence[float], tick: Tick
+) -> Iterator[Solution]:
+    """Nearest class mean: scores −‖x − μ‖² / 2, without the part that all classes share.
+
+    Source: T. Mensink et al. (2013), IEEE TPAMI 35, 2624-2637, eq. 1.
+    """
+    means, _ = _class_means(X, y, k)
+    tick(0.8)
+    for _ in values:
+        yield means.T.contiguous(), -0.5 * means.square().sum(dim=1)
+
+
+def _class_means(X: torch.Tensor, y: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean [k, d] and count [k] of each class; a class without rows has mean 0 and count 1e-9."""
+    counts = torch.bincount(y, minlength=k)
+    sums = torch.zeros(k, X.shape[1], dtype=torch.float64)
+    sums.index_add_(0, y, X.double())
+    means = sums / counts.clamp(min=1)[:, None]
+    return means.float(), counts.double().clamp(min=1e-9)

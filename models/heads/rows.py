@@ -1,0 +1,62 @@
+"""The only rows that training accepts."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from models.errors import NoTrainRows, TestRowInTraining, WrongShape
+
+TRAIN = "train"
+
+
+@dataclass(frozen=True)
+class TrainRows:
+    """Rows of role train, and nothing else: a row of another role raises at construction.
+
+    `train` takes no other type, so that the rule of the science (no test row in training or in any
+    choice) holds by construction: whoever reads the rows must say the role of each split that they
+    came from.
+
+    Attributes
+    ----------
+    features : float32 [n, d], finite
+    labels : int64 [n], class ids (any whole numbers from 0)
+    roles : role of every split that rows were taken from
+
+    Raises
+    ------
+    TestRowInTraining, NoTrainRows, WrongShape
+
+    Examples
+    --------
+    >>> TrainRows(np.zeros((2, 3), np.float32), np.array([0, 1]), roles=["train", "test"])
+    Traceback (most recent call last):
+    ...
+    models.errors.TestRowInTraining: wanted rows of role train alone, got rows of role test. ...
+    """
+
+    features: Float[np.ndarray, "n d"]
+    labels: Int[np.ndarray, " n"]
+    roles: Iterable[str] = field(kw_only=True)
+
+    def __post_init__(self) -> None:
+        others = sorted(set(self.roles) - {TRAIN})
+        if others:
+            raise TestRowInTraining(
+                f"wanted rows of role train alone, got rows of role {', '.join(others)}. "
+                "Test rows take no part in training or in any choice."
+            )
+        if len(self.labels) == 0:
+            raise NoTrainRows("wanted rows of role train, got none. Load train_<backbone>.csv.")
+        if len(self.labels) != len(self.features):
+            raise WrongShape(
+                f"wanted a label for each row, got {len(self.labels)} labels for "
+                f"{len(self.features)} rows."
+            )
+
+    @property
+    def class_ids(self) -> Int[np.ndarray, " k"]:
+        """The classes that occur, rising: what a head trained on these rows can know."""
+        return np.unique(self.labels)
