@@ -1,0 +1,16 @@
+"""Why two scores of one classifier differ. The door is `report`.
+
+    scores      one test set: accuracy, loss, calibration, each with its interval
+    difference  the gap and its interval (G1)
+    classes     gaps per class, shrunken because most of their spread is chance (G4)
+    features    which features shift, and how much the head leans on them (G9)
+    reporting   all of it for one head and two test sets
+
+The ids in brackets are those of the method table in README, "What each number means". Everything
+is a pure function on arrays; sets are told apart as reference (test set 1) and target (test set 2),
+and every gap is reference minus target: positive means worse on the target.
+"""
+
+from models.gap.reporting import GapReport, TestSet, report
+
+__all__ = ["GapReport", "TestSet", "report"]

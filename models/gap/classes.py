@@ -1,0 +1,242 @@
+"""Gaps per class, shrunken because with few images most of their spread is chance (G4)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.optimize import minimize
+from scipy.special import betaln, expit, gammaln, logit
+
+from models.estimate import LEVEL, Estimate
+
+N_DRAWS = 4000
+_LOG_S_MAX = 10.0
+_LR_FLOOR = 2.71  # χ² mixture at a boundary: below it the extra spread is not there
+
+
+@dataclass(frozen=True)
+class ClassModel:
+    """How the target's class accuracies follow from the reference's.
+
+    k2 ~ BetaBinomial(n2, m s, (1 − m) s), m = expit(a + b · logit((k1 + ½) / (n1 + 1))).
+
+    Attributes
+    ----------
+    a, b, s : maximum-likelihood estimates; large s means little spread beyond chance
+    lr : 2 (log-likelihood − that of the binomial model); s is at its bound where it is below 2.71
+    """
+
+    a: float
+    b: float
+    s: float
+    lr: float
+
+    def mean(self, k1: Int[np.ndarray, " k"], n1: Int[np.ndarray, " k"]) -> np.ndarray:
+        """Accuracy m that the model expects of each class on the target, float64 [k]."""
+        return _expected(self.a, self.b, k1, n1)
+
+
+@dataclass(frozen=True)
+class ClassGap:
+    """One class on both sets.
+
+    Attributes
+    ----------
+    class_id : the class
+    n_reference, n_target : its images
+    accuracy_reference, accuracy_target : raw shares of 1; None without images
+    raw : raw gap, reference minus target; None where either set has no image of the class
+    shrunken : posterior gap with its 95 % interval; null where raw is None
+    p_exceeds : posterior probability that the class's gap is above the gap of the whole set
+    """
+
+    class_id: int
+    n_reference: int
+    n_target: int
+    accuracy_reference: float | None
+    accuracy_target: float | None
+    raw: float | None
+    shrunken: Estimate
+    p_exceeds: float | None
+
+
+def class_counts(
+    labels: Int[np.ndarray, " n"], correct: np.ndarray, class_ids: Int[np.ndarray, " k"]
+) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, " k"]]:
+    """Images right and images in all of each class, int64 [k] twice; absent classes count 0.
+
+    Examples
+    --------
+    >>> class_counts(np.array([3, 3, 9]), np.array([True, False, True]), np.array([3, 5, 9]))
+    (array([1, 0, 1]), array([2, 0, 1]))
+    """
+    column = np.searchsorted(class_ids, labels)
+    right = np.bincount(column[correct.astype(bool)], minlength=len(class_ids))
+    return right, np.bincount(column, minlength=len(class_ids))
+
+
+def fit_class_model(
+    k1: Int[np.ndarray, " k"],
+    n1: Int[np.ndarray, " k"],
+    k2: Int[np.ndarray, " k"],
+    n2: Int[np.ndarray, " k"],
+) -> ClassModel:
+    """Fit a, b and s by maximum likelihood over classes with images in both sets.
+
+    Parameters
+    ----------
+    k1, n1, k2, n2
+        Images right and in all, on the reference and on the target, per class.
+    """
+    both = (n1 > 0) & (n2 > 0)
+    k1, n1, k2, n2 = k1[both], n1[both], k2[both], n2[both]
+    x = logit((k1 + 0.5) / (n1 + 1))
+    choose = gammaln(n2 + 1) - gammaln(k2 + 1) - gammaln(n2 - k2 + 1)
+
+    def binomial(p: np.ndarray) -> float:
+        z = p[0] + p[1] * x
+        # log m and log(1 - m) without overflow
+        return float(-(choose - k2 * np.logaddexp(0, -z) - (n2 - k2) * np.logaddexp(0, z)).sum())
+
+    def beta_binomial(p: np.ndarray) -> float:
+        m = np.clip(expit(p[0] + p[1] * x), 1e-9, 1 - 1e-9)
+        s = np.exp(p[2])
+        inside = betaln(k2 + m * s, n2 - k2 + (1 - m) * s) - betaln(m * s, (1 - m) * s)
+        return float(-(choose + inside).sum())
+
+    bounds = [(-20.0, 20.0), (-10.0, 10.0)]
+    # with fewer than three classes a slope cannot be told from chance
+    slope = bounds[1] if len(x) > 2 else (1.0, 1.0)
+    narrow = minimize(binomial, [0.0, 1.0], bounds=[bounds[0], slope], method="L-BFGS-B")
+    wide = min(
+        (
+            minimize(
+                beta_binomial,
+                [*narrow.x, start],
+                bounds=[bounds[0], slope, (-3.0, _LOG_S_MAX)],
+                method="L-BFGS-B",
+            )
+            for start in (1.0, 3.0, 6.0)
+        ),
+        key=lambda found: float(found.fun),
+    )
+    lr = 2 * float(narrow.fun - wide.fun)
+    if lr < _LR_FLOOR:
+        return ClassModel(float(narrow.x[0]), float(narrow.x[1]), float(np.exp(_LOG_S_MAX)), lr)
+    return ClassModel(float(wide.x[0]), float(wide.x[1]), float(np.exp(wide.x[2])), lr)
+
+
+def class_gaps(
+    class_ids: Int[np.ndarray, " k"],
+    k1: Int[np.ndarray, " k"],
+    n1: Int[np.ndarray, " k"],
+    k2: Int[np.ndarray, " k"],
+    n2: Int[np.ndarray, " k"],
+    *,
+    seed: int,
+) -> tuple[list[ClassGap], ClassModel | None]:
+    """Gap of each class, raw and shrunken, largest shrunken gap first.
+
+    The shrunken gap is (k1 + ½) / (n1 + 1) minus the posterior mean of the target's accuracy,
+    (k2 + m s) / (n2 + s); its interval and P(class gap > G) come from posterior draws with
+    Beta(k1 + ½, n1 − k1 + ½) on the reference's side. a, b and s are taken as known.
+
+    Parameters
+    ----------
+    class_ids
+        The classes.
+    k1, n1, k2, n2
+        Images right and in all, on the reference and on the target, per class.
+    seed
+        Of the draws.
+
+    Returns
+    -------
+    gaps, model
+        `model` is None where no class has images in both sets.
+    """
+    both = (n1 > 0) & (n2 > 0)
+    if not both.any():
+        return [_one_sided(*row) for row in _by_class(class_ids, k1, n1, k2, n2)], None
+    model = fit_class_model(k1, n1, k2, n2)
+    whole = k1.sum() / n1.sum() - k2.sum() / n2.sum()
+    m, s = model.mean(k1, n1), model.s
+    shrunken = (k1 + 0.5) / (n1 + 1) - (k2 + m * s) / (n2 + s)
+    draws = _posterior_draws(k1, n1, k2, n2, m, s, seed)
+    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    exceeds = (draws > whole).mean(axis=0)
+    gaps = []
+    for i, row in enumerate(_by_class(class_ids, k1, n1, k2, n2)):
+        if not both[i]:
+            gaps.append(_one_sided(*row))
+            continue
+        class_id, right1, all1, right2, all2 = row
+        gaps.append(
+            ClassGap(
+                class_id,
+                all1,
+                all2,
+                right1 / all1,
+                right2 / all2,
+                right1 / all1 - right2 / all2,
+                Estimate(
+                    float(shrunken[i]),
+                    float(low[i]),
+                    float(high[i]),
+                    f"beta-binomial shrinkage, {N_DRAWS} posterior draws",
+                    {"reference": all1, "target": all2},
+                    "fraction",
+                    seed=seed,
+                ),
+                float(exceeds[i]),
+            )
+        )
+
+    def largest_first(gap: ClassGap) -> tuple[bool, float, int]:
+        value = gap.shrunken.estimate
+        return value is None, 0.0 if value is None else -value, gap.class_id
+
+    return sorted(gaps, key=largest_first), model
+
+
+def _posterior_draws(
+    k1: np.ndarray,
+    n1: np.ndarray,
+    k2: np.ndarray,
+    n2: np.ndarray,
+    m: np.ndarray,
+    s: float,
+    seed: int,
+) -> Float[np.ndarray, "draws k"]:
+    rng = np.random.default_rng(seed)
+    size = (N_DRAWS, len(k1))
+    on_reference = rng.beta(k1 + 0.5, n1 - k1 + 0.5, size=size)
+    on_target = rng.beta(k2 + m * s, n2 - k2 + (1 - m) * s, size=size)
+    return np.asarray(on_reference - on_target)
+
+
+def _expected(a: float, b: float, k1: np.ndarray, n1: np.ndarray) -> np.ndarray:
+    m = expit(a + b * logit((k1 + 0.5) / (n1 + 1)))
+    return np.asarray(np.clip(m, 1e-9, 1 - 1e-9))
+
+
+def _by_class(*columns: np.ndarray) -> list[tuple[int, int, int, int, int]]:
+    return list(zip(*(column.tolist() for column in columns), strict=True))
+
+
+def _one_sided(class_id: int, k1: int, n1: int, k2: int, n2: int) -> ClassGap:
+    missing = "either set" if not (n1 or n2) else "the reference" if not n1 else "the target"
+    return ClassGap(
+        class_id,
+        n1,
+        n2,
+        k1 / n1 if n1 else None,
+        k2 / n2 if n2 else None,
+        None,
+        Estimate.unknown(
+            f"no images of this class in {missing}",
+            n={"reference": n1, "target": n2},
+            unit="fraction",
+        ),
+        None,
+    )

@@ -1,0 +1,95 @@
+"""All that is said of one head and two test sets."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from models.estimate import Estimate
+from models.gap.classes import ClassGap, ClassModel, class_counts, class_gaps
+from models.gap.difference import bootstrap_within_classes, newcombe
+from models.gap.features import FeatureShift, feature_shifts
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """One test set as a head sees it.
+
+    Attributes
+    ----------
+    labels : int64 [n], class ids
+    correct : bool [n], whether the head is right
+    features : float32 [n, d]
+    """
+
+    __test__ = False  # not a test class, whatever its name begins with
+
+    labels: Int[np.ndarray, " n"]
+    correct: Bool[np.ndarray, " n"]
+    features: Float[np.ndarray, "n d"]
+
+
+@dataclass(frozen=True)
+class GapReport:
+    """The gap of one head between two test sets, and what goes with it.
+
+    Attributes
+    ----------
+    gap : accuracy on the reference minus accuracy on the target (Newcombe)
+    gap_within_classes : the same with the bootstrap within classes, as a cross-check
+    classes : largest shrunken gap first
+    class_model : the fit behind the shrinkage; None where no class is in both sets
+    features : largest shift × weight first
+    """
+
+    gap: Estimate
+    gap_within_classes: Estimate
+    classes: list[ClassGap]
+    class_model: ClassModel | None
+    features: list[FeatureShift]
+
+
+def report(
+    reference: TestSet,
+    target: TestSet,
+    *,
+    train_class_ids: Int[np.ndarray, " k"],
+    train_class_means: Float[np.ndarray, "k d"],
+    train_sd: Float[np.ndarray, " d"],
+    head_weights: Float[np.ndarray, " d"],
+    seed: int,
+) -> GapReport:
+    """Explain the gap of one head between two test sets.
+
+    Parameters
+    ----------
+    reference, target
+        Test set 1 and test set 2; the gap is the first minus the second.
+    train_class_ids, train_class_means, train_sd
+        Moments of the train rows, for centring and for units.
+    head_weights
+        Of `LinearHead.feature_weights`.
+    seed
+        Of every draw.
+    """
+    class_ids = np.union1d(reference.labels, target.labels)
+    k1, n1 = class_counts(reference.labels, reference.correct, class_ids)
+    k2, n2 = class_counts(target.labels, target.correct, class_ids)
+    classes, class_model = class_gaps(class_ids, k1, n1, k2, n2, seed=seed)
+    return GapReport(
+        gap=newcombe(int(k1.sum()), int(n1.sum()), int(k2.sum()), int(n2.sum())),
+        gap_within_classes=bootstrap_within_classes(k1, n1, k2, n2, seed=seed),
+        classes=classes,
+        class_model=class_model,
+        features=feature_shifts(
+            reference.features,
+            reference.labels,
+            target.features,
+            target.labels,
+            train_class_ids=train_class_ids,
+            train_class_means=train_class_means,
+            train_sd=train_sd,
+            head_weights=head_weights,
+            seed=seed,
+        ),
+    )
