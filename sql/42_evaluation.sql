@@ -16,7 +16,8 @@ select
     n,
     unit,
     seed,
-    reason
+    reason,
+    data_sha256
 from read_json(
     'results/*/evaluation.json',
     format = 'auto',
@@ -32,7 +33,8 @@ from read_json(
         n: 'bigint',
         unit: 'varchar',
         seed: 'bigint',
-        reason: 'varchar'
+        reason: 'varchar',
+        data_sha256: 'varchar'
     }
 );
 comment on view evaluation is 'One row per model, test split and metric.';
@@ -48,3 +50,4 @@ comment on column evaluation.n is 'Number of images.';
 comment on column evaluation.unit is 'Unit of the value.';
 comment on column evaluation.seed is 'Seed where chance took part; null elsewhere.';
 comment on column evaluation.reason is 'Why the value cannot be known; null where it is.';
+comment on column evaluation.data_sha256 is 'Digest of the feature file that was scored; differs from load_report.sha256 where the data have changed since.';

@@ -1,0 +1,325 @@
+"""The use cases: train, evaluate, gap, predict. HTTP and command line are thin over these."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from threading import RLock
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from models import heads
+from models.gap import TestSet, report
+from models.gap.difference import newcombe
+from models.gap.scores import Scores, scores
+from models.heads import LinearHead, Predictions
+from service.database import Database
+from service.errors import DataChanged, ModelExists, NotATest
+from service.results import Results
+from service.schemas import (
+    EstimateOut,
+    EvaluationOut,
+    GapOut,
+    GapScoreOut,
+    PredictOut,
+    ScoresOut,
+    gap_out,
+)
+
+SEED = 0  # of bootstraps and permutations, so that the same question has the same answer
+METRICS = ("top1", "top5", "nll", "ece")
+Progress = Callable[[float, str], None]
+
+
+class Analysis:
+    """Everything that can be asked of one data folder."""
+
+    def __init__(self, data: Path) -> None:
+        self.database = Database(data)
+        self.results = Results(data)
+        self._lock = RLock()  # one heavy answer at a time: two would only share the cores
+        self._explained = lru_cache(maxsize=32)(self._explain)
+
+    def free_name(self, backbone: str, head: str, taken: set[str], asked: str | None) -> str:
+        """Name of a new model: as asked for, else <backbone>-<head>, numbered where taken.
+
+        Raises
+        ------
+        ModelExists
+        """
+        if asked is not None:
+            if asked in taken or self.results.has(asked):
+                raise ModelExists(
+                    f"wanted a new name, got {asked!r}, which is taken. Choose another."
+                )
+            return asked
+        stem, number = f"{backbone}-{head}"[:90], 1
+        name = stem
+        while name in taken or self.results.has(name):
+            number += 1
+            name = f"{stem}-{number}"
+        return name
+
+    def check_train(self, backbone: str, head: str, params: dict[str, Any]) -> None:
+        """Refuse what `train` would refuse, before it is queued.
+
+        Raises
+        ------
+        NotFound, models.errors.InvalidParams
+        """
+        self.database.splits_of(backbone)
+        heads.check_params(head, params)
+
+    def train(
+        self,
+        *,
+        model: str,
+        backbone: str,
+        head: str,
+        params: dict[str, Any],
+        seed: int,
+        progress: Progress = lambda _share, _message: None,
+    ) -> dict[str, Any]:
+        """Train a head on train rows alone, store it, and return its card.
+
+        Raises
+        ------
+        NotFound, ModelExists, models.errors.ModelError
+        """
+        began = time.monotonic()
+        progress(0.0, "reading the train rows")
+        digests = self.database.digests(backbone)
+        rows = self.database.train_rows(backbone)
+        trained = heads.train(rows, head, params, seed=seed, progress=progress)
+        roles = {row["split"]: row["role"] for row in self.database.splits_of(backbone)}
+        card = {
+            "model": model,
+            "backbone": backbone,
+            "head": head,
+            "params": trained.params,
+            "seed": seed,
+            "n_train": trained.n_train,
+            "n_classes": len(trained.head.class_ids),
+            "n_features": trained.head.n_features,
+            "validation": {
+                "method": trained.method,
+                "top1": EstimateOut.of(trained.top1, {"images": "train"}).model_dump(),
+                "candidates": [dataclasses.asdict(c) for c in trained.candidates],
+            },
+            "train_sha256": [sha for split, sha in digests.items() if roles[split] == "train"],
+            "seconds_s": round(time.monotonic() - began, 3),
+            "created_at": datetime.now(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00"),
+        }
+        self.results.save_model(card, trained.head)
+        return card
+
+    def evaluate(self, model: str, splits: list[str] | None = None) -> EvaluationOut:
+        """Scores of a model on test splits, with the gap where two are there.
+
+        All test splits are scored at once, and once per state of the data: what is stored is
+        answered from then on.
+
+        Raises
+        ------
+        NotFound, NotATest, DataChanged
+        """
+        card = self.results.card(model)
+        backbone = card["backbone"]
+        tests = self._test_splits(backbone)
+        for split in splits or []:
+            self.database.check_test_split(backbone, split)
+        if not tests:
+            raise NotATest(f"wanted a test split of {backbone!r}, found none. Load one.")
+        records = self._scored(model, backbone, tests)
+        wanted = list(dict.fromkeys(splits)) if splits else tests
+        found = {split: _scores_out(records, split) for split in wanted}
+        gap = None
+        if len(wanted) >= 2:
+            reference, target = self._ends_among(backbone, wanted)
+            k = {s: round((found[s].top1.estimate or 0) * found[s].n) for s in (reference, target)}
+            estimate = newcombe(
+                k[reference], found[reference].n, k[target], found[target].n
+            )
+            names = {"reference": reference, "target": target}
+            gap = GapScoreOut(
+                reference=reference, target=target, top1=EstimateOut.of(estimate, names)
+            )
+        return EvaluationOut(model=model, backbone=backbone, splits=found, gap=gap)
+
+    def gap(self, model: str, reference: str | None = None, target: str | None = None) -> GapOut:
+        """Why a model scores lower on the target than on the reference.
+
+        Raises
+        ------
+        NotFound, NotATest, DataChanged
+        """
+        card = self.results.card(model)
+        ends = self.database.gap_ends(card["backbone"], reference, target)
+        digests = tuple(sorted(self.database.digests(card["backbone"]).items()))
+        with self._lock:
+            return self._explained(model, card["created_at"], *ends, digests)
+
+    def predict(self, model: str, features: list[list[float]]) -> PredictOut:
+        """Classes and probabilities of rows of features.
+
+        Raises
+        ------
+        NotFound, models.errors.WrongShape
+        """
+        head = self.results.head(model)
+        widths = {len(row) for row in features}
+        if widths != {head.n_features}:
+            raise heads.linear.WrongShape(
+                f"wanted {head.n_features} features a row, got rows of "
+                f"{', '.join(map(str, sorted(widths)))}. Use the backbone of this model."
+            )
+        probabilities = head.probabilities(np.array(features, np.float32))
+        names = self.database.class_names() if self.database.exists else {}
+        class_ids = head.class_ids.tolist()
+        classes = [class_ids[i] for i in probabilities.argmax(axis=1)]
+        return PredictOut(
+            model=model,
+            class_ids=class_ids,
+            class_names=[names.get(c, str(c)) for c in class_ids],
+            classes=classes,
+            names=[names.get(c, str(c)) for c in classes],
+            probabilities=probabilities.tolist(),
+        )
+
+    def _test_splits(self, backbone: str) -> list[str]:
+        found = self.database.splits_of(backbone)
+        tests = [row for row in found if row["role"] == "test"]
+        return [row["split"] for row in sorted(tests, key=lambda row: not row["is_reference"])]
+
+    def _ends_among(self, backbone: str, wanted: list[str]) -> tuple[str, str]:
+        reference, target = self.database.gap_ends(backbone, None, None)
+        if reference not in wanted:
+            reference = next(split for split in wanted if split != target)
+        if target not in wanted or target == reference:
+            target = next(split for split in wanted if split != reference)
+        return reference, target
+
+    def _scored(self, model: str, backbone: str, tests: list[str]) -> list[dict[str, Any]]:
+        """Stored records of the evaluation, made anew where the data are not those scored."""
+        with self._lock:
+            digests = self.database.digests(backbone)
+            records = self.results.evaluation(model)
+            scored = {(r["split"], r["data_sha256"]) for r in records}
+            if scored == {(split, digests[split]) for split in tests}:
+                return records
+            head = self._matching_head(model, backbone)
+            records, parts = [], []
+            for split in tests:
+                rows = self.database.test_rows(backbone, split)
+                predictions = head.predict(rows.features, rows.labels)
+                found = scores(predictions, n_classes=len(head.class_ids), seed=SEED)
+                records += _records(model, split, digests[split], found)
+                parts.append(_prediction_table(model, split, rows.paths, rows.labels, predictions))
+            self.results.save_evaluation(model, records, pa.concat_tables(parts))
+            return records
+
+    def _matching_head(self, model: str, backbone: str) -> LinearHead:
+        head = self.results.head(model)
+        n_features = len(self.database.feature_names(backbone))
+        if head.n_features != n_features:
+            raise DataChanged(
+                f"wanted {head.n_features} features, on which {model!r} was trained, got "
+                f"{n_features} in the present {backbone!r}. Train a new model."
+            )
+        return head
+
+    def _explain(
+        self,
+        model: str,
+        created_at: str,  # noqa: ARG002 (part of the cache's key)
+        reference: str,
+        target: str,
+        digests: tuple[tuple[str, str], ...],  # noqa: ARG002 (part of the cache's key)
+    ) -> GapOut:
+        backbone = self.results.card(model)["backbone"]
+        records = self._scored(model, backbone, self._test_splits(backbone))
+        head = self._matching_head(model, backbone)
+        moments = self.database.train_moments(backbone)
+        found = report(
+            self._test_set(model, backbone, reference),
+            self._test_set(model, backbone, target),
+            train_class_ids=moments.class_ids,
+            train_class_means=moments.class_means,
+            train_sd=moments.sd,
+            head_weights=head.feature_weights(),
+            seed=SEED,
+        )
+        shift = self.database.rows(
+            """select class_id, class_name, n_reference, n_target, rms_mean_difference,
+            rms_by_chance, variance_ratio
+            from class_shift where backbone = ? and reference = ? and target = ?
+            order by rms_mean_difference / rms_by_chance desc nulls last, class_id""",
+            [backbone, reference, target],
+        )
+        return gap_out(
+            found,
+            model=model,
+            backbone=backbone,
+            reference=reference,
+            target=target,
+            accuracy={s: _scores_out(records, s).top1 for s in (reference, target)},
+            class_names=self.database.class_names(),
+            feature_names=self.database.feature_names(backbone),
+            class_shift=shift,
+        )
+
+    def _test_set(self, model: str, backbone: str, split: str) -> TestSet:
+        rows = self.database.test_rows(backbone, split)
+        stored = self.results.predictions(model, split)
+        # both are in the order of image_id within the split: written so by _scored
+        correct = stored.column("is_correct").to_numpy()
+        return TestSet(rows.labels, correct, rows.features)
+
+
+def _records(model: str, split: str, sha256: str, found: Scores) -> list[dict[str, Any]]:
+    return [
+        {
+            "model": model,
+            "split": split,
+            "metric": metric,
+            **EstimateOut.of(getattr(found, metric)).model_dump(exclude={"n"}),
+            "n": found.n,
+            "data_sha256": sha256,
+        }
+        for metric in METRICS
+    ]
+
+
+def _scores_out(records: list[dict[str, Any]], split: str) -> ScoresOut:
+    mine = {record["metric"]: record for record in records if record["split"] == split}
+    estimates = {
+        metric: EstimateOut(
+            **{name: mine[metric][name] for name in EstimateOut.model_fields if name != "n"},
+            n={split: mine[metric]["n"]},
+        )
+        for metric in METRICS
+    }
+    return ScoresOut(n=mine["top1"]["n"], **estimates)
+
+
+def _prediction_table(
+    model: str, split: str, paths: list[str], labels: np.ndarray, predictions: Predictions
+) -> pa.Table:
+    n = len(paths)
+    return pa.table(
+        {
+            "model": pa.array([model] * n, pa.string()),
+            "split": pa.array([split] * n, pa.string()),
+            "path": pa.array(paths, pa.string()),
+            "class_id": pa.array(labels, pa.int32()),
+            "predicted_class_id": pa.array(predictions.predicted, pa.int32()),
+            "confidence": predictions.confidence,
+            "is_correct": predictions.correct,
+            "is_in_top5": predictions.in_top5,
+            "nll": pa.array(predictions.nll, pa.float64(), from_pandas=True),
+        }
+    )

@@ -1,0 +1,251 @@
+"""Reads gap.duckdb: always read-only, always the newest, one connection a use."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+
+from etl.database import DATABASE, attach, quoted
+from models.heads import TrainRows
+from service.errors import NoDatabase, NotATest, NotFound
+
+_BATCH_ROWS = 8192
+
+
+@dataclass(frozen=True)
+class TestRows:
+    """Rows of one test split.
+
+    Attributes
+    ----------
+    paths : n strings
+    labels : int64 [n]
+    features : float32 [n, d]
+    """
+
+    __test__ = False  # not a test class, whatever its name begins with
+
+    paths: list[str]
+    labels: np.ndarray
+    features: np.ndarray
+
+
+@dataclass(frozen=True)
+class TrainMoments:
+    """Moments of a backbone's train rows.
+
+    Attributes
+    ----------
+    class_ids : int64 [k], rising
+    class_means : float64 [k, d]
+    sd : float64 [d]
+    """
+
+    class_ids: np.ndarray
+    class_means: np.ndarray
+    sd: np.ndarray
+
+
+class Database:
+    """The data folder's database as it stands at each call."""
+
+    def __init__(self, data: Path) -> None:
+        self._data = data
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is a database to read."""
+        return (self._data / DATABASE).is_file()
+
+    @contextmanager
+    def connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Open a connection with the database as its default.
+
+        A load publishes by replacing the file, and only a fresh connection sees the new one.
+
+        Raises
+        ------
+        NoDatabase
+        """
+        if not self.exists:
+            raise NoDatabase(
+                f"wanted a database in {self._data}, found none. "
+                "Load one: gapscope load FOLDER, or gapscope demo."
+            )
+        con = duckdb.connect()
+        try:
+            con.execute("set enable_progress_bar = false")
+            try:
+                attach(con, self._data)
+            except duckdb.Error as error:
+                raise NoDatabase(
+                    f"wanted a readable database in {self._data}, got: {error}. "
+                    "Load it again: gapscope load FOLDER --replace."
+                ) from error
+            yield con
+        finally:
+            con.close()
+
+    def rows(self, query: str, params: list[Any] | None = None) -> list[dict[str, Any]]:
+        """Return the answer of a query as one dictionary a row."""
+        with self.connect() as con:
+            found = con.execute(query, params or [])
+            names = [column[0] for column in found.description or []]
+            return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+
+    def splits(self) -> list[dict[str, Any]]:
+        """Return the rows of `split_summary`, in load order."""
+        return self.rows("select * from split_summary")
+
+    def splits_of(self, backbone: str) -> list[dict[str, Any]]:
+        """Return the splits that have features of a backbone.
+
+        Raises
+        ------
+        NotFound
+        """
+        found = [row for row in self.splits() if row["backbone"] == backbone]
+        if not found:
+            known = sorted({row["backbone"] for row in self.splits()})
+            raise NotFound(
+                f"wanted a loaded backbone ({', '.join(known) or 'none yet'}), got {backbone!r}."
+            )
+        return found
+
+    def gap_ends(self, backbone: str, reference: str | None, target: str | None) -> tuple[str, str]:
+        """Reference and target of a gap: as asked for, else the defaults of the load.
+
+        Raises
+        ------
+        NotATest, NotFound
+            An end is no test split of the backbone, both are one, or there is only one.
+        """
+        tests = [row for row in self.splits_of(backbone) if row["role"] == "test"]
+        names = [row["split"] for row in tests]
+        for name in (reference, target):
+            if name is not None:
+                self.check_test_split(backbone, name)
+        if reference is None:
+            free = [row for row in tests if row["split"] != target]
+            chosen = [row["split"] for row in free if row["is_reference"]]
+            reference = next(iter(chosen or [row["split"] for row in free]), None)
+        if target is None:
+            target = next((name for name in names if name != reference), None)
+        if reference is None or target is None or reference == target:
+            raise NotATest(
+                f"wanted two different test splits of {backbone!r} "
+                f"(loaded: {', '.join(names) or 'none'}), got {reference!r} and {target!r}."
+            )
+        return reference, target
+
+    def check_test_split(self, backbone: str, split: str) -> None:
+        """Refuse a split that is not a test split of the backbone.
+
+        Raises
+        ------
+        NotFound, NotATest
+        """
+        roles = {row["split"]: row["role"] for row in self.splits_of(backbone)}
+        if split not in roles:
+            raise NotFound(
+                f"wanted a split of {backbone!r} ({', '.join(roles)}), got {split!r}."
+            )
+        if roles[split] != "test":
+            raise NotATest(
+                f"wanted a test split, got {split!r} of role {roles[split]}: what a head is worth "
+                "on train rows is its internal validation, GET /models/{name}."
+            )
+
+    def digests(self, backbone: str) -> dict[str, str]:
+        """Return the sha256 of the file behind each split of a backbone."""
+        found = self.rows("select split, sha256 from load_report where backbone = ?", [backbone])
+        return {row["split"]: row["sha256"] for row in found}
+
+    def class_names(self) -> dict[int, str]:
+        """Return the name of each class."""
+        return {r["class_id"]: r["class_name"] for r in self.rows("select * from class")}
+
+    def feature_names(self, backbone: str) -> list[str]:
+        """Return the names of a backbone's features in the order of the vectors."""
+        found = self.rows(
+            "select feature_name from feature_name where backbone = ? order by feature_id",
+            [backbone],
+        )
+        return [row["feature_name"] for row in found]
+
+    def train_rows(self, backbone: str) -> TrainRows:
+        """Return the rows that may teach a head: the only query that feeds training.
+
+        Raises
+        ------
+        NotFound, models.errors.NoTrainRows
+        """
+        self.splits_of(backbone)
+        meta, features = self._read(backbone, "role = 'train'", [])
+        return TrainRows(features, meta["class_id"], roles=set(meta["role"].tolist()))
+
+    def test_rows(self, backbone: str, split: str) -> TestRows:
+        """Return the rows of one test split.
+
+        Raises
+        ------
+        NotFound, NotATest
+        """
+        self.check_test_split(backbone, split)
+        meta, features = self._read(backbone, "split = ?", [split])
+        return TestRows(meta["path"].tolist(), meta["class_id"], features)
+
+    def train_moments(self, backbone: str) -> TrainMoments:
+        """Return class means and spread of the train rows, from the stored moments."""
+        n_features = len(self.feature_names(backbone))
+        with self.connect() as con:
+            moments = con.execute(
+                """select m.class_id, m.mean_value
+                from class_moment as m inner join split as s on m.split = s.split
+                where m.backbone = ? and s.role = 'train'
+                order by m.class_id, m.feature_id""",
+                [backbone],
+            ).fetchnumpy()
+            sd = con.execute(
+                """select f.sd_value
+                from feature_stat as f inner join split as s on f.split = s.split
+                where f.backbone = ? and s.role = 'train'
+                order by f.feature_id""",
+                [backbone],
+            ).fetchnumpy()["sd_value"]
+        means = np.asarray(moments["mean_value"], dtype=float).reshape(-1, n_features)
+        class_ids = np.asarray(moments["class_id"], np.int64)[::n_features]
+        return TrainMoments(class_ids, means, np.ma.filled(np.ma.asarray(sd, float), 0.0))
+
+    def _read(
+        self, backbone: str, condition: str, params: list[Any]
+    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Images that meet a condition on labelled_image, with their vectors, by image_id."""
+        table = f"feature.{quoted(backbone)}"
+        wanted = f"select image_id from labelled_image where {condition}"
+        with self.connect() as con:
+            meta = con.execute(
+                f"""select image_id, path, class_id, role from labelled_image
+                where {condition} and image_id in (select image_id from {table})
+                order by image_id""",
+                params,
+            ).fetchnumpy()
+            ids = np.asarray(meta["image_id"], np.int64)
+            row = con.execute(
+                "select count(*) from feature_name where backbone = ?", [backbone]
+            ).fetchone()
+            features = np.empty((len(ids), int(row[0]) if row else 0), np.float32)
+            batches = con.sql(
+                f"select image_id, vector from {table} where image_id in ({wanted})", params=params
+            ).to_arrow_reader(_BATCH_ROWS)
+            for batch in batches:
+                place = np.searchsorted(ids, batch.column(0).to_numpy())
+                vectors = batch.column(1).flatten().to_numpy(zero_copy_only=False)
+                features[place] = vectors.reshape(len(place), -1)
+        columns = {name: np.ma.getdata(values) for name, values in meta.items()}
+        columns["class_id"] = columns["class_id"].astype(np.int64)
+        return columns, features

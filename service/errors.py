@@ -1,0 +1,109 @@
+"""The service's own refusals, and the one table that turns every refusal into an HTTP answer.
+
+Core errors know no HTTP. `status_of` looks an error up by its class ancestry, nearest first; what
+is not in the table is our fault and becomes a 500.
+"""
+
+from etl.errors import Busy, DiskFull, LoadRefused
+from models.errors import (
+    BackboneError,
+    InvalidParams,
+    ModelError,
+    NotFiniteInput,
+    NoTrainRows,
+    TestRowInTraining,
+    WrongShape,
+)
+
+
+class ServiceError(Exception):
+    """Root of the service's refusals; the message says what was wanted, what came, what to do."""
+
+    code = "service_error"
+
+
+class UnknownSetting(ServiceError):
+    """A GAP_ name in the environment that is no setting."""
+
+    code = "unknown_setting"
+
+
+class NoDatabase(ServiceError):
+    """The data folder holds no database yet, or one that cannot be read."""
+
+    code = "no_database"
+
+
+class NotFound(ServiceError):
+    """No such model, backbone, split, job or chart."""
+
+    code = "not_found"
+
+
+class ModelExists(ServiceError):
+    """The name is taken by a model or by a job that will make it."""
+
+    code = "model_exists"
+
+
+class DataChanged(ServiceError):
+    """The model was trained on features that the database no longer holds."""
+
+    code = "data_changed"
+
+
+class NotATest(ServiceError):
+    """A split of role train where a test split is wanted, or one split twice."""
+
+    code = "not_a_test"
+
+
+class JobDone(ServiceError):
+    """The job is over and cannot be cancelled."""
+
+    code = "job_done"
+
+
+class InUse(ServiceError):
+    """Another service is at work on this data folder, or on this port."""
+
+    code = "in_use"
+
+
+STATUS: dict[type[Exception], int] = {
+    ServiceError: 500,
+    UnknownSetting: 500,
+    InUse: 500,
+    NoDatabase: 503,
+    NotFound: 404,
+    ModelExists: 409,
+    DataChanged: 409,
+    NotATest: 422,
+    JobDone: 409,
+    LoadRefused: 422,
+    Busy: 409,
+    DiskFull: 507,
+    ModelError: 500,
+    NoTrainRows: 409,
+    TestRowInTraining: 500,
+    InvalidParams: 422,
+    WrongShape: 422,
+    NotFiniteInput: 422,
+    BackboneError: 503,
+}
+
+
+def status_of(error: Exception) -> int:
+    """HTTP status of a refusal, by its nearest ancestor in the table.
+
+    Examples
+    --------
+    >>> status_of(NotFound("no such model"))
+    404
+    >>> status_of(KeyError("a fault of ours"))
+    500
+    """
+    for ancestor in type(error).__mro__:
+        if ancestor in STATUS:
+            return STATUS[ancestor]
+    return 500

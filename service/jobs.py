@@ -1,0 +1,316 @@
+"""The job table, and the worker process that empties it.
+
+Jobs live in a SQLite file (WAL) so that they survive the service. One worker process, spawned and
+never forked with torch in it, takes the oldest queued job; progress and cancelling go through the
+table. A job whose worker died is `interrupted`, never for ever `running`.
+"""
+
+import json
+import multiprocessing
+import os
+import sqlite3
+import threading
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from service.errors import JobDone, NotFound
+
+DATABASE = "jobs.sqlite"
+OPEN = ("queued", "running", "cancelling")
+_POLL_S = 0.2
+_SCHEMA = """
+create table if not exists job (
+    job text primary key,
+    request text not null,
+    model text not null,
+    state text not null check (state in (
+        'queued', 'running', 'done', 'failed', 'cancelling', 'cancelled', 'interrupted')),
+    progress real not null default 0,
+    message text not null default '',
+    error text,
+    trace text,
+    created_at text not null,
+    finished_at text
+)
+"""
+Run = Callable[[dict[str, Any], Callable[[float, str], None]], object]
+
+
+class Cancelled(Exception):  # noqa: N818 (a signal, not an error)
+    """Raised out of a job's progress call when its cancelling was asked for."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One row of the table.
+
+    Attributes
+    ----------
+    job : its id
+    request : what is to be done
+    model : name of the model that it will make
+    state : queued, running, done, failed, cancelling, cancelled or interrupted
+    progress : share done, in [0, 1]
+    message : what is going on, in words
+    error : why it failed; None elsewhere
+    """
+
+    job: str
+    request: dict[str, Any]
+    model: str
+    state: str
+    progress: float
+    message: str
+    error: str | None
+    created_at: str
+    finished_at: str | None
+
+
+class Jobs:
+    """The job table of one data folder."""
+
+    def __init__(self, data: Path) -> None:
+        data.mkdir(parents=True, exist_ok=True)
+        self._file = data / DATABASE
+        with self._connect() as con:
+            con.execute("pragma journal_mode = wal")
+            con.execute(_SCHEMA)
+
+    def submit(self, request: dict[str, Any], model: str) -> Job:
+        """Queue a request."""
+        job = uuid.uuid4().hex[:12]
+        with self._connect() as con:
+            con.execute(
+                "insert into job (job, request, model, state, message, created_at) "
+                "values (?, ?, ?, 'queued', 'waiting for its turn', ?)",
+                (job, json.dumps(request), model, _now()),
+            )
+        return self.get(job)
+
+    def get(self, job: str) -> Job:
+        """Return one job.
+
+        Raises
+        ------
+        NotFound
+        """
+        found = self._select("where job = ?", job)
+        if not found:
+            raise NotFound(f"wanted a job of this service, got {job!r}. GET /jobs lists them.")
+        return found[0]
+
+    def list(self) -> list[Job]:
+        """Return all jobs, newest first."""
+        return self._select("order by created_at desc, rowid desc")
+
+    def open_models(self) -> set[str]:
+        """Return the names of the models that queued and running jobs will make."""
+        return {job.model for job in self._select(f"where state in {OPEN}")}
+
+    def claim(self) -> Job | None:
+        """Take the oldest queued job, or None."""
+        with self._connect() as con:
+            row = con.execute(
+                "update job set state = 'running', message = 'started' where job = ("
+                "select job from job where state = 'queued' order by created_at, rowid limit 1) "
+                "returning job"
+            ).fetchone()
+        return None if row is None else self.get(row[0])
+
+    def report(self, job: str, progress: float, message: str) -> None:
+        """Write how far a job is.
+
+        Raises
+        ------
+        Cancelled
+            Someone asked for it.
+        """
+        with self._connect() as con:
+            con.execute(
+                "update job set progress = ?, message = ? where job = ? and state = 'running'",
+                (progress, message, job),
+            )
+        if self.get(job).state == "cancelling":
+            raise Cancelled
+
+    def finish(
+        self, job: str, state: str, message: str, error: str | None = None, trace: str | None = None
+    ) -> None:
+        """End a job."""
+        with self._connect() as con:
+            con.execute(
+                "update job set state = ?, message = ?, error = ?, trace = ?, finished_at = ?, "
+                "progress = case when ? = 'done' then 1 else progress end where job = ?",
+                (state, message, error, trace, _now(), state, job),
+            )
+
+    def cancel(self, job: str) -> Job:
+        """Ask for a job to stop; a queued one stops at once. Asking twice is no error.
+
+        Raises
+        ------
+        NotFound, JobDone
+        """
+        with self._connect() as con:
+            con.execute(
+                "update job set state = case state when 'queued' then 'cancelled' "
+                "else 'cancelling' end, message = 'cancelled', "
+                "finished_at = case state when 'queued' then ? end "
+                "where job = ? and state in ('queued', 'running')",
+                (_now(), job),
+            )
+        found = self.get(job)
+        if found.state not in ("cancelled", "cancelling"):
+            raise JobDone(f"wanted a job that is not over, got one that is {found.state}.")
+        return found
+
+    def interrupt_running(self) -> None:
+        """Mark the jobs of a worker that is no more; called where no worker is alive."""
+        with self._connect() as con:
+            con.execute(
+                "update job set "
+                "state = case state when 'cancelling' then 'cancelled' else 'interrupted' end, "
+                "message = 'the worker stopped before the job was done', "
+                "error = case state when 'running' then "
+                "'The worker or the service stopped. Send the request again: the same seed gives "
+                "the same model.' end, finished_at = ? where state in ('running', 'cancelling')",
+                (_now(),),
+            )
+
+    def _select(self, where: str, *params: str) -> list[Job]:
+        columns = ", ".join(Job.__dataclass_fields__)
+        with self._connect() as con:
+            rows = con.execute(f"select {columns} from job {where}", params).fetchall()
+        return [Job(row[0], json.loads(row[1]), *row[2:]) for row in rows]
+
+    @contextmanager
+    def _connect(self) -> Iterator[sqlite3.Connection]:
+        con = sqlite3.connect(self._file, timeout=30)
+        try:
+            with con:
+                yield con
+        finally:
+            con.close()
+
+
+def work_one(jobs: Jobs, run: Run, expected: tuple[type[Exception], ...]) -> bool:
+    """Do the oldest queued job; False where there is none.
+
+    Parameters
+    ----------
+    run
+        Called with the request and a function for progress.
+    expected
+        Errors that speak for themselves; any other is a fault, named with its type.
+    """
+    job = jobs.claim()
+    if job is None:
+        return False
+    last = 0.0
+
+    def progress(share: float, message: str) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= _POLL_S or share >= 1:
+            jobs.report(job.job, share, message)
+            last = now
+
+    try:
+        run(job.request, progress)
+    except Cancelled:
+        jobs.finish(job.job, "cancelled", "cancelled")
+    except expected as error:
+        jobs.finish(job.job, "failed", "refused", str(error))
+    except Exception as error:  # noqa: BLE001 (the worker must outlive any fault of a job)
+        jobs.finish(
+            job.job,
+            "failed",
+            "a fault of Gapscope",
+            f"{type(error).__name__}: {error}",
+            traceback.format_exc(),
+        )
+    else:
+        jobs.finish(job.job, "done", "done")
+    return True
+
+
+def work_on(data: Path, n_threads: int | None, parent: int) -> None:
+    """Work until the parent process is no more: the main function of the worker process."""
+    import torch
+
+    from etl.errors import LoadRefused
+    from models.errors import ModelError
+    from service.analysis import Analysis
+    from service.errors import ServiceError
+
+    if n_threads:
+        torch.set_num_threads(n_threads)
+    jobs, analysis = Jobs(data), Analysis(data)
+
+    def run(request: dict[str, Any], progress: Callable[[float, str], None]) -> object:
+        def while_parent_lives(share: float, message: str) -> None:
+            if os.getppid() != parent:
+                raise SystemExit
+            progress(share, message)
+
+        return analysis.train(**request, progress=while_parent_lives)
+
+    while os.getppid() == parent:
+        if not work_one(jobs, run, (LoadRefused, ModelError, ServiceError)):
+            time.sleep(_POLL_S)
+
+
+class Worker:
+    """The worker process, started anew whenever it dies."""
+
+    def __init__(self, data: Path, n_threads: int | None) -> None:
+        self._data, self._n_threads = data, n_threads
+        self._jobs = Jobs(data)
+        self._stop = threading.Event()
+        self._process: Any = None
+        self._watch = threading.Thread(target=self._keep_alive, daemon=True)
+
+    def start(self) -> None:
+        """Start it; jobs that ran when the last worker died are interrupted first."""
+        self._jobs.interrupt_running()
+        self._spawn()
+        self._watch.start()
+
+    def stop(self) -> None:
+        """Stop it; a job under way becomes interrupted."""
+        self._stop.set()
+        self._watch.join()
+        self._process.terminate()
+        self._process.join(10)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+        self._jobs.interrupt_running()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process is there."""
+        return self._process is not None and bool(self._process.is_alive())
+
+    def _spawn(self) -> None:
+        self._process = multiprocessing.get_context("spawn").Process(
+            target=work_on, args=(self._data, self._n_threads, os.getpid()), name="gapscope-worker"
+        )
+        self._process.start()
+
+    def _keep_alive(self) -> None:
+        while not self._stop.wait(_POLL_S):
+            if not self._process.is_alive():
+                self._jobs.interrupt_running()
+                self._spawn()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,160 @@
+"""Trained models and what they said: one folder a model under results/, readable by anyone.
+
+    results/<model>/model.json            the model card
+    results/<model>/head.safetensors      mean, scale, weight, bias, class_ids
+    results/<model>/predictions.parquet   one row per test image, once it is evaluated
+    results/<model>/evaluation.json       one record per test split and metric
+
+A folder appears whole or not at all; no pickle is written or read.
+"""
+
+import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors.numpy import load_file, save_file
+
+from etl.database import PREDICTION_SCHEMA, RESULTS
+from models.heads import LinearHead
+from service.errors import DataChanged, ModelExists, NotFound
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+_NEW = ".new-"
+_TENSORS = {"mean": 1, "scale": 1, "weight": 2, "bias": 1, "class_ids": 1}
+
+
+class Results:
+    """The models of one data folder."""
+
+    def __init__(self, data: Path) -> None:
+        self._data = data
+        self._folder = data / RESULTS
+
+    def sweep(self) -> None:
+        """Remove what an interrupted write left behind; called where nobody writes."""
+        for left in self._data.glob(_NEW + "*"):
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+    def models(self) -> list[dict[str, Any]]:
+        """Return the cards of all models, oldest first."""
+        cards = [
+            json.loads(file.read_text(encoding="utf-8"))
+            for file in self._folder.glob("*/model.json")
+            if re.match(NAME, file.parent.name)
+        ]
+        return sorted(cards, key=lambda card: (card["created_at"], card["model"]))
+
+    def has(self, model: str) -> bool:
+        """Whether a model of this name is stored."""
+        return re.match(NAME, model) is not None and (self._folder / model / "model.json").is_file()
+
+    def card(self, model: str) -> dict[str, Any]:
+        """Return the card of one model.
+
+        Raises
+        ------
+        NotFound
+        """
+        return dict(json.loads(self._file(model, "model.json").read_text(encoding="utf-8")))
+
+    def head(self, model: str) -> LinearHead:
+        """Return the trained head of one model.
+
+        Raises
+        ------
+        NotFound
+        DataChanged
+            The file does not hold a head: it was changed by another hand.
+        """
+        tensors = load_file(self._file(model, "head.safetensors"))
+        shapes = {name: tensor.ndim for name, tensor in tensors.items()}
+        if shapes != _TENSORS or not all(np.isfinite(t).all() for t in tensors.values()):
+            raise DataChanged(
+                f"wanted the tensors {', '.join(_TENSORS)} in the head of model {model!r}, all "
+                f"finite, got {', '.join(shapes) or 'none'}. Train it again under another name."
+            )
+        return LinearHead(**tensors)
+
+    def save_model(self, card: dict[str, Any], head: LinearHead) -> None:
+        """Store a new model.
+
+        Raises
+        ------
+        ModelExists
+        """
+        fresh = self._data / f"{_NEW}{uuid.uuid4().hex}"
+        fresh.mkdir(parents=True)
+        try:
+            save_file(
+                {name: np.ascontiguousarray(getattr(head, name)) for name in _TENSORS},
+                fresh / "head.safetensors",
+            )
+            _write(fresh / "model.json", json.dumps(card, indent=1, allow_nan=False).encode())
+            self._folder.mkdir(parents=True, exist_ok=True)
+            try:
+                fresh.rename(self._folder / card["model"])
+            except OSError as error:
+                raise ModelExists(
+                    f"wanted a new name, got {card['model']!r}, which is taken. Choose another."
+                ) from error
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+
+    def evaluation(self, model: str) -> list[dict[str, Any]]:
+        """Return the records of a model's evaluation; empty where it was not evaluated.
+
+        Raises
+        ------
+        NotFound
+        """
+        file = self._file(model, "model.json").with_name("evaluation.json")
+        if not file.is_file():
+            return []
+        return list(json.loads(file.read_text(encoding="utf-8")))
+
+    def predictions(self, model: str, split: str) -> pa.Table:
+        """Return the stored predictions on one test split, in the order of the rows scored."""
+        file = self._file(model, "predictions.parquet")
+        return pq.read_table(file, filters=[("split", "=", split)])
+
+    def save_evaluation(
+        self, model: str, records: list[dict[str, Any]], predictions: pa.Table
+    ) -> None:
+        """Store what a model said of every test image, and its scores."""
+        folder = self._file(model, "model.json").parent
+        table = predictions.cast(PREDICTION_SCHEMA)
+        self._replace(folder / "predictions.parquet", lambda file: pq.write_table(table, file))
+        text = json.dumps(records, indent=1, allow_nan=False).encode()
+        self._replace(folder / "evaluation.json", lambda file: _write(file, text))
+
+    def _replace(self, file: Path, write: Callable[[Path], object]) -> None:
+        fresh = self._data / f"{_NEW}{uuid.uuid4().hex}"
+        try:
+            write(fresh)
+            os.replace(fresh, file)  # noqa: PTH105 (the one word for it)
+        finally:
+            fresh.unlink(missing_ok=True)
+
+    def _file(self, model: str, name: str) -> Path:
+        if not self.has(model):
+            known = [card["model"] for card in self.models()]
+            raise NotFound(
+                f"wanted a trained model ({', '.join(known) or 'none yet'}), got {model!r}. "
+                "Train one: POST /train."
+            )
+        return self._folder / model / name
+
+
+def _write(file: Path, content: bytes) -> None:
+    with file.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())

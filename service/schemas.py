@@ -1,0 +1,410 @@
+"""The JSON of requests and answers; charts are drawn from the same objects."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from models.estimate import Estimate
+from models.gap import GapReport
+from models.gap.scores import Scores
+
+ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+HeadName = Literal["logistic", "lda", "ridge", "nearest_mean"]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Answer(BaseModel):
+    """Base of all answers: immutable, and never a NaN."""
+
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="null", protected_namespaces=())
+
+
+class Request(BaseModel):
+    """Base of all requests: an unknown field is refused, not ignored."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+
+class EstimateOut(Answer):
+    """A number with its interval. Fractions are of 1; what cannot be known is null with a reason."""
+
+    estimate: float | None
+    low: float | None
+    high: float | None
+    level: float
+    method: str
+    n: dict[str, int] = Field(description="Images of each set that took part.")
+    unit: str
+    seed: int | None
+    reason: str | None = Field(description="Why the estimate is null.")
+
+    @classmethod
+    def of(cls, estimate: Estimate, names: Mapping[str, str] | None = None) -> "EstimateOut":
+        """Take over an estimate; `names` renames its sets to the splits' names."""
+        names = names or {}
+        n = {names.get(key, key): value for key, value in estimate.n.items()}
+        return cls(
+            estimate=estimate.estimate,
+            low=estimate.low,
+            high=estimate.high,
+            level=estimate.level,
+            method=estimate.method,
+            n=n,
+            unit=estimate.unit,
+            seed=estimate.seed,
+            reason=estimate.reason,
+        )
+
+
+class TrainIn(Request):
+    """Train a head on the train rows of a backbone."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"name": "first", "backbone": "pixels", "head": "logistic", "seed": 0}]
+        },
+    )
+
+    backbone: str
+    head: HeadName = "logistic"
+    seed: int = Field(ge=0, lt=2**63, description="Of the folds; the same seed, the same model.")
+    name: ModelName | None = Field(None, description="Default: <backbone>-<head>, numbered.")
+    params: dict[str, Any] = Field(
+        default_factory=dict,
+        description='{"C": …} for logistic, {"shrinkage": …} for lda, {"alpha": …} for ridge; a '
+        "number or a list of them. Default: a grid.",
+    )
+
+
+class TrainOut(Answer):
+    """The job that was queued, and the name of the model that it will make."""
+
+    job: str
+    model: str
+
+
+class JobOut(Answer):
+    """How far a job is."""
+
+    job: str
+    model: str
+    state: Literal[
+        "queued", "running", "done", "failed", "cancelling", "cancelled", "interrupted"
+    ]
+    progress: float = Field(ge=0, le=1)
+    message: str
+    error: str | None
+    created_at: datetime
+    finished_at: datetime | None
+
+
+class CandidateOut(Answer):
+    """One value of the hyper-parameter on the rows that it was not fitted on."""
+
+    value: float | None
+    top1: float
+    nll: float
+    temperature: float
+
+
+class ValidationOut(Answer):
+    """How the hyper-parameters were chosen, on train rows alone."""
+
+    method: str
+    top1: EstimateOut
+    candidates: list[CandidateOut]
+
+
+class ModelOut(Answer):
+    """A model card."""
+
+    model: str
+    backbone: str
+    head: str
+    params: dict[str, float]
+    seed: int
+    n_train: int
+    n_classes: int
+    n_features: int
+    validation: ValidationOut
+    train_sha256: list[str] = Field(description="Digests of the train files that it learnt from.")
+    seconds_s: float
+    created_at: datetime
+
+
+class SplitOut(Answer):
+    """One split in the features of one backbone."""
+
+    split: str
+    role: Literal["train", "test"]
+    backbone: str
+    n_images: int
+    n_classes: int
+    n_features: int
+    is_reference: bool
+
+
+class EvaluateIn(Request):
+    """Score a model on test splits."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"model": "pixels-logistic"}]}
+    )
+
+    model: ModelName
+    splits: list[str] | None = Field(None, min_length=1, description="Default: all test splits.")
+
+
+class ScoresOut(Answer):
+    """What a model is worth on one test split."""
+
+    n: int
+    top1: EstimateOut
+    top5: EstimateOut
+    nll: EstimateOut
+    ece: EstimateOut
+
+    @classmethod
+    def of(cls, scores: Scores, split: str) -> "ScoresOut":
+        """Take over the scores of one split."""
+        name = {"images": split}
+        return cls(
+            n=scores.n,
+            top1=EstimateOut.of(scores.top1, name),
+            top5=EstimateOut.of(scores.top5, name),
+            nll=EstimateOut.of(scores.nll, name),
+            ece=EstimateOut.of(scores.ece, name),
+        )
+
+
+class GapScoreOut(Answer):
+    """Accuracy on the reference minus accuracy on the target; positive: worse on the target."""
+
+    reference: str
+    target: str
+    top1: EstimateOut
+
+
+class EvaluationOut(Answer):
+    """Scores of a model on test splits, and the gap between the default two of them."""
+
+    model: str
+    backbone: str
+    splits: dict[str, ScoresOut]
+    gap: GapScoreOut | None
+
+
+class ClassGapOut(Answer):
+    """One class on both test splits."""
+
+    class_id: int
+    class_name: str
+    n_reference: int
+    n_target: int
+    accuracy_reference: float | None
+    accuracy_target: float | None
+    raw: float | None = Field(description="Raw gap; with few images mostly chance.")
+    shrunken: EstimateOut
+    p_exceeds: float | None = Field(description="Probability that the class gap is above the gap.")
+
+
+class FeatureShiftOut(Answer):
+    """How one feature differs between the two splits, and how much the head leans on it."""
+
+    feature_id: int
+    feature_name: str
+    ks: float
+    wasserstein: float | None
+    mean_difference: EstimateOut
+    mean_difference_within_classes: EstimateOut
+    p_value: float | None = Field(description="Adjusted for looking at all features.")
+    head_weight: float
+
+
+class ClassShiftOut(Answer):
+    """How far the features of one class moved; compare with what chance alone gives."""
+
+    class_id: int
+    class_name: str
+    n_reference: int
+    n_target: int
+    rms_mean_difference: float | None
+    rms_by_chance: float
+    variance_ratio: float | None
+
+
+class ClassModelOut(Answer):
+    """The fit behind the shrunken class gaps."""
+
+    a: float
+    b: float
+    s: float
+    lr: float
+
+
+class GapOut(Answer):
+    """Why a model scores lower on one test split than on another."""
+
+    model: str
+    backbone: str
+    reference: str
+    target: str
+    accuracy: dict[str, EstimateOut]
+    gap: EstimateOut
+    gap_within_classes: EstimateOut
+    summary: list[str] = Field(description="What the numbers say, in sentences.")
+    class_model: ClassModelOut | None
+    classes: list[ClassGapOut] = Field(description="Largest shrunken gap first.")
+    n_features: int
+    features: list[FeatureShiftOut] = Field(description="Largest shift times weight first.")
+    class_shift: list[ClassShiftOut]
+
+
+class PredictIn(Request):
+    """Rows of features to classify."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"model": "pixels-logistic", "features": [[0.0] * 64]}]},
+    )
+
+    model: ModelName
+    features: list[list[Finite]] = Field(min_length=1, max_length=10_000)
+
+
+class PredictOut(Answer):
+    """Class of each row, and the probability of every class in the order of `class_ids`."""
+
+    model: str
+    class_ids: list[int]
+    class_names: list[str]
+    classes: list[int]
+    names: list[str]
+    probabilities: list[list[float]]
+
+
+class HealthOut(Answer):
+    """The process answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class ReadyOut(Answer):
+    """Whether the service can do its work."""
+
+    ready: bool
+    database: bool
+    worker: bool
+
+
+class Problem(Answer):
+    """A refusal, as application/problem+json (RFC 9457)."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    code: str
+
+
+def gap_out(
+    report: GapReport,
+    *,
+    model: str,
+    backbone: str,
+    reference: str,
+    target: str,
+    accuracy: dict[str, EstimateOut],
+    class_names: Mapping[int, str],
+    feature_names: list[str],
+    class_shift: list[dict[str, Any]],
+) -> GapOut:
+    """Turn a gap report and the names of things into the answer of GET /gap."""
+    names = {"reference": reference, "target": target}
+    classes = [
+        ClassGapOut(
+            class_id=c.class_id,
+            class_name=class_names.get(c.class_id, str(c.class_id)),
+            n_reference=c.n_reference,
+            n_target=c.n_target,
+            accuracy_reference=c.accuracy_reference,
+            accuracy_target=c.accuracy_target,
+            raw=c.raw,
+            shrunken=EstimateOut.of(c.shrunken, names),
+            p_exceeds=c.p_exceeds,
+        )
+        for c in report.classes
+    ]
+    features = [
+        FeatureShiftOut(
+            feature_id=f.feature_id,
+            feature_name=feature_names[f.feature_id],
+            ks=f.ks,
+            wasserstein=f.wasserstein,
+            mean_difference=EstimateOut.of(f.mean_difference, names),
+            mean_difference_within_classes=EstimateOut.of(f.mean_difference_within_classes, names),
+            p_value=f.p_value,
+            head_weight=f.head_weight,
+        )
+        for f in report.features
+    ]
+    m = report.class_model
+    return GapOut(
+        model=model,
+        backbone=backbone,
+        reference=reference,
+        target=target,
+        accuracy=accuracy,
+        gap=EstimateOut.of(report.gap, names),
+        gap_within_classes=EstimateOut.of(report.gap_within_classes, names),
+        summary=in_words(report, model, reference, target, class_names),
+        class_model=None if m is None else ClassModelOut(a=m.a, b=m.b, s=m.s, lr=m.lr),
+        classes=classes,
+        n_features=len(features),
+        features=features,
+        class_shift=[ClassShiftOut(**row) for row in class_shift],
+    )
+
+
+def in_words(
+    report: GapReport, model: str, reference: str, target: str, class_names: Mapping[int, str]
+) -> list[str]:
+    """What the gap report says, in sentences with number, interval and caveat."""
+    gap = report.gap
+    if gap.estimate is None or gap.low is None or gap.high is None:
+        return [f"The gap cannot be known: {gap.reason}."]
+    size = f"{abs(gap.estimate) * 100:.1f} points"
+    span = f"95 % interval {gap.low * 100:.1f} to {gap.high * 100:.1f}"
+    if gap.low > 0:
+        sentences = [f"{model} scores {size} lower on {target} than on {reference} ({span})."]
+    elif gap.high < 0:
+        sentences = [f"{model} scores {size} higher on {target} than on {reference} ({span})."]
+    else:
+        lower = "lower" if gap.estimate >= 0 else "higher"
+        sentences = [
+            f"{model} scores {size} {lower} on {target} than on {reference}, but the {span} "
+            "includes 0: these images do not show that there is a gap."
+        ]
+    clear = [c for c in report.classes if c.p_exceeds is not None and c.p_exceeds > 0.95]
+    if clear:
+        named = ", ".join(class_names.get(c.class_id, str(c.class_id)) for c in clear[:5])
+        more = f" and {len(clear) - 5} more" if len(clear) > 5 else ""
+        sentences.append(
+            f"Classes that very probably lose more than the whole (probability above .95 each, "
+            f"after shrinkage): {named}{more}."
+        )
+    else:
+        sentences.append(
+            "No class stands out: differences between class gaps are within what so few images "
+            "a class show by chance."
+        )
+    moved = [f for f in report.features if f.p_value is not None and f.p_value < 0.05]
+    sentences.append(
+        f"{len(moved)} of {len(report.features)} features have another mean within classes "
+        f"(p < .05 after adjustment for looking at all of them). A shift is a description: it does "
+        "not say that it causes the gap."
+    )
+    return sentences

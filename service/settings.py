@@ -1,0 +1,43 @@
+"""Settings from the environment: GAP_DATA, GAP_HOST, GAP_PORT, GAP_THREADS."""
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from service.errors import UnknownSetting
+
+_PREFIX = "GAP_"
+
+
+class Settings(BaseSettings):
+    """What can be moved, by an environment variable GAP_<NAME>."""
+
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="forbid")
+
+    data: Path = Field(Path("data"), description="The data folder: database, models, jobs.")
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    threads: int | None = Field(None, ge=1, description="Cores to use (default: all).")
+
+
+def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
+    """Return the settings, and refuse a GAP_ name that is none of them.
+
+    Raises
+    ------
+    UnknownSetting
+        With the nearest known name: a misspelt setting must not be ignored in silence.
+    """
+    known = {_PREFIX + name.upper() for name in Settings.model_fields}
+    for name in environment:
+        if name.upper().startswith(_PREFIX) and name.upper() not in known:
+            near = difflib.get_close_matches(name.upper(), sorted(known), n=1, cutoff=0)[0]
+            raise UnknownSetting(
+                f"wanted one of {', '.join(sorted(known))}, got {name} in the environment. "
+                f"Did you mean {near}? Rename or unset it."
+            )
+    return Settings()
