@@ -1,16 +1,16 @@
 """Numbers to people: HTTP, jobs, page, charts, command line. It wires the rest.
 
-    app        the one place where the parts are put together: `create_app`
-    api        routes; each parses, calls one function of analysis, answers
-    analysis   the use cases: train, evaluate, gap, predict
-    database   reads gap.duckdb, read-only
-    results    reads and writes trained models and their predictions
-    jobs       the job table, and the worker process that empties it
-    schemas    the JSON of requests and answers
-    charts     the same JSON as Vega-Lite; the only file that draws
-    page       the web page
-    demo       scans of digits, two backbones, a real gap
-    cli        the same verbs on the command line
+app        the one place where the parts are put together: `create_app`
+api        routes; each parses, calls one function of analysis, answers
+analysis   the use cases: train, evaluate, gap, predict
+database   reads gap.duckdb, read-only
+results    reads and writes trained models and their predictions
+jobs       the job table, and the worker process that empties it
+schemas    the JSON of requests and answers
+charts     the same JSON as Vega-Lite; the only file that draws
+page       the web page
+demo       scans of digits, two backbones, a real gap
+cli        the same verbs on the command line
 """
 
 from service.app import create_app

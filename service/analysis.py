@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from models import heads
+from models.errors import WrongShape
 from models.gap import TestSet, report
 from models.gap.difference import newcombe
 from models.gap.scores import Scores, scores
@@ -112,7 +114,9 @@ class Analysis:
             },
             "train_sha256": [sha for split, sha in digests.items() if roles[split] == "train"],
             "seconds_s": round(time.monotonic() - began, 3),
-            "created_at": datetime.now(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00"),
+            "created_at": datetime.now(UTC)
+            .isoformat(timespec="milliseconds")
+            .removesuffix("+00:00"),
         }
         self.results.save_model(card, trained.head)
         return card
@@ -141,9 +145,7 @@ class Analysis:
         if len(wanted) >= 2:
             reference, target = self._ends_among(backbone, wanted)
             k = {s: round((found[s].top1.estimate or 0) * found[s].n) for s in (reference, target)}
-            estimate = newcombe(
-                k[reference], found[reference].n, k[target], found[target].n
-            )
+            estimate = newcombe(k[reference], found[reference].n, k[target], found[target].n)
             names = {"reference": reference, "target": target}
             gap = GapScoreOut(
                 reference=reference, target=target, top1=EstimateOut.of(estimate, names)
@@ -173,7 +175,7 @@ class Analysis:
         head = self.results.head(model)
         widths = {len(row) for row in features}
         if widths != {head.n_features}:
-            raise heads.linear.WrongShape(
+            raise WrongShape(
                 f"wanted {head.n_features} features a row, got rows of "
                 f"{', '.join(map(str, sorted(widths)))}. Use the backbone of this model."
             )
@@ -204,7 +206,7 @@ class Analysis:
         return reference, target
 
     def _scored(self, model: str, backbone: str, tests: list[str]) -> list[dict[str, Any]]:
-        """Stored records of the evaluation, made anew where the data are not those scored."""
+        """Return the records of the evaluation, made anew where the data are not those scored."""
         with self._lock:
             digests = self.database.digests(backbone)
             records = self.results.evaluation(model)
@@ -275,8 +277,11 @@ class Analysis:
     def _test_set(self, model: str, backbone: str, split: str) -> TestSet:
         rows = self.database.test_rows(backbone, split)
         stored = self.results.predictions(model, split)
-        # both are in the order of image_id within the split: written so by _scored
-        correct = stored.column("is_correct").to_numpy()
+        # by path: a later load may have numbered the images anew
+        place = pc.index_in(
+            pa.array(rows.paths, pa.string()), stored.column("path").combine_chunks()
+        )
+        correct = stored.column("is_correct").to_numpy()[place.to_numpy()]
         return TestSet(rows.labels, correct, rows.features)
 
 

@@ -117,7 +117,7 @@ class Database:
         return found
 
     def gap_ends(self, backbone: str, reference: str | None, target: str | None) -> tuple[str, str]:
-        """Reference and target of a gap: as asked for, else the defaults of the load.
+        """Return reference and target of a gap: as asked for, else the defaults of the load.
 
         Raises
         ------
@@ -151,9 +151,7 @@ class Database:
         """
         roles = {row["split"]: row["role"] for row in self.splits_of(backbone)}
         if split not in roles:
-            raise NotFound(
-                f"wanted a split of {backbone!r} ({', '.join(roles)}), got {split!r}."
-            )
+            raise NotFound(f"wanted a split of {backbone!r} ({', '.join(roles)}), got {split!r}.")
         if roles[split] != "test":
             raise NotATest(
                 f"wanted a test split, got {split!r} of role {roles[split]}: what a head is worth "

@@ -43,7 +43,7 @@ create table if not exists job (
 Run = Callable[[dict[str, Any], Callable[[float, str], None]], object]
 
 
-class Cancelled(Exception):  # noqa: N818 (a signal, not an error)
+class Cancelled(Exception):
     """Raised out of a job's progress call when its cancelling was asked for."""
 
 
@@ -106,7 +106,7 @@ class Jobs:
             raise NotFound(f"wanted a job of this service, got {job!r}. GET /jobs lists them.")
         return found[0]
 
-    def list(self) -> list[Job]:
+    def all(self) -> list[Job]:
         """Return all jobs, newest first."""
         return self._select("order by created_at desc, rowid desc")
 

@@ -28,7 +28,7 @@ class Request(BaseModel):
 
 
 class EstimateOut(Answer):
-    """A number with its interval. Fractions are of 1; what cannot be known is null with a reason."""
+    """A number with its interval; what cannot be known is null with a reason."""
 
     estimate: float | None
     low: float | None
@@ -91,9 +91,7 @@ class JobOut(Answer):
 
     job: str
     model: str
-    state: Literal[
-        "queued", "running", "done", "failed", "cancelling", "cancelled", "interrupted"
-    ]
+    state: Literal["queued", "running", "done", "failed", "cancelling", "cancelled", "interrupted"]
     progress: float = Field(ge=0, le=1)
     message: str
     error: str | None
@@ -372,7 +370,7 @@ def gap_out(
 def in_words(
     report: GapReport, model: str, reference: str, target: str, class_names: Mapping[int, str]
 ) -> list[str]:
-    """What the gap report says, in sentences with number, interval and caveat."""
+    """Say what the gap report says, in sentences with number, interval and caveat."""
     gap = report.gap
     if gap.estimate is None or gap.low is None or gap.high is None:
         return [f"The gap cannot be known: {gap.reason}."]

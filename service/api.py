@@ -1,0 +1,181 @@
+"""Routes: each parses, calls one function of analysis, answers.
+
+Endpoints that touch the database are plain `def`, so that they run in threads and never hold up
+the event loop.
+"""
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse
+
+from service import charts, page
+from service.analysis import Analysis
+from service.jobs import Job, Jobs, Worker
+from service.schemas import (
+    EvaluateIn,
+    EvaluationOut,
+    GapOut,
+    HealthOut,
+    JobOut,
+    ModelName,
+    ModelOut,
+    PredictIn,
+    PredictOut,
+    Problem,
+    ReadyOut,
+    SplitOut,
+    TrainIn,
+    TrainOut,
+)
+
+_REFUSALS: dict[int | str, dict[str, object]] = {
+    status: {"model": Problem, "description": text}
+    for status, text in {
+        404: "No such thing",
+        409: "It does not fit what is there",
+        422: "The request is wrong",
+        503: "There is no database yet",
+    }.items()
+}
+router = APIRouter(responses=_REFUSALS)
+_Name = Annotated[
+    ModelName, Path(description="Name of a trained model.", examples=["pixels-logistic"])
+]
+_Split = Annotated[str | None, Query(description="A test split; default: as the load says.")]
+
+
+def _analysis(request: Request) -> Analysis:
+    analysis: Analysis = request.app.state.analysis
+    return analysis
+
+
+def _jobs(request: Request) -> Jobs:
+    jobs: Jobs = request.app.state.jobs
+    return jobs
+
+
+@router.post("/train", status_code=202, tags=["train"])
+def train(body: TrainIn, request: Request, response: Response) -> TrainOut:
+    """Queue the training of a head on the train rows of a backbone."""
+    analysis, jobs = _analysis(request), _jobs(request)
+    analysis.check_train(body.backbone, body.head, body.params)
+    with request.app.state.naming:  # two requests at once must not get one name
+        model = analysis.free_name(body.backbone, body.head, jobs.open_models(), body.name)
+        job = jobs.submit({**body.model_dump(exclude={"name"}), "model": model}, model)
+    response.headers["Location"] = f"/jobs/{job.job}"
+    return TrainOut(job=job.job, model=model)
+
+
+@router.get("/jobs", tags=["train"])
+def list_jobs(request: Request) -> list[JobOut]:
+    """List all jobs, newest first."""
+    return [_job_out(job) for job in _jobs(request).all()]
+
+
+@router.get("/jobs/{job}", tags=["train"])
+def get_job(job: str, request: Request) -> JobOut:
+    """Say how far a job is."""
+    return _job_out(_jobs(request).get(job))
+
+
+@router.delete("/jobs/{job}", tags=["train"])
+def cancel_job(job: str, request: Request) -> JobOut:
+    """Cancel a job that waits or runs."""
+    return _job_out(_jobs(request).cancel(job))
+
+
+@router.get("/splits", tags=["data"])
+def splits(request: Request) -> list[SplitOut]:
+    """List the splits, one row for each backbone over them."""
+    return [SplitOut(**row) for row in _analysis(request).database.splits()]
+
+
+@router.get("/models", tags=["models"])
+def models(request: Request) -> list[ModelOut]:
+    """List the cards of all trained models, oldest first."""
+    return [ModelOut(**card) for card in _analysis(request).results.models()]
+
+
+@router.get("/models/{model}", tags=["models"])
+def model_card(model: _Name, request: Request) -> ModelOut:
+    """Show the card of one model, with the whole leaderboard of its internal validation."""
+    return ModelOut(**_analysis(request).results.card(model))
+
+
+@router.post("/evaluate", tags=["analysis"])
+def evaluate(body: EvaluateIn, request: Request) -> EvaluationOut:
+    """Score a model on test splits; `gap` where two are there."""
+    return _analysis(request).evaluate(body.model, body.splits)
+
+
+@router.get("/gap/{model}", tags=["analysis"])
+def gap(
+    model: _Name,
+    request: Request,
+    reference: _Split = None,
+    target: _Split = None,
+    top: Annotated[int | None, Query(ge=1, description="Features to list; default: all.")] = None,
+) -> GapOut:
+    """Explain why a model scores lower on the target than on the reference."""
+    answer = _analysis(request).gap(model, reference, target)
+    return answer if top is None else answer.model_copy(update={"features": answer.features[:top]})
+
+
+@router.get("/gap/{model}/chart/{name}", tags=["analysis"])
+def chart(
+    model: _Name,
+    name: Annotated[str, Path(examples=["gap"], description="gap, classes, features, class_shift")],
+    request: Request,
+    reference: _Split = None,
+    target: _Split = None,
+    format: Annotated[Literal["json", "html", "svg", "png"], Query()] = "json",  # noqa: A002
+) -> Response:
+    """Draw the same numbers as a Vega-Lite spec, a page, an SVG or a PNG."""
+    spec = charts.spec(_analysis(request).gap(model, reference, target), name)
+    if format == "svg":
+        return Response(charts.svg(spec), media_type="image/svg+xml")
+    if format == "png":
+        return Response(charts.png(spec), media_type="image/png")
+    if format == "html":
+        return HTMLResponse(page.chart_page(spec))
+    return JSONResponse(spec)
+
+
+@router.post("/predict", tags=["models"])
+def predict(body: PredictIn, request: Request) -> PredictOut:
+    """Classify rows of features."""
+    return _analysis(request).predict(body.model, body.features)
+
+
+@router.get("/health", tags=["service"])
+async def health() -> HealthOut:
+    """Say that the process answers; touches nothing else."""
+    return HealthOut()
+
+
+@router.get("/ready", tags=["service"], responses={503: {"model": ReadyOut}})
+def ready(request: Request) -> Response:
+    """Say whether there is a database to read and a worker to train; 503 where not."""
+    worker: Worker | None = request.app.state.worker
+    database = _analysis(request).database.exists
+    works = worker is not None and worker.is_alive
+    answer = ReadyOut(ready=database and works, database=database, worker=works)
+    return JSONResponse(answer.model_dump(), status_code=200 if answer.ready else 503)
+
+
+@router.get("/", include_in_schema=False)
+def first_page(request: Request, model: str | None = None) -> HTMLResponse:
+    """Show splits, models, and the gap of one of them."""
+    analysis = _analysis(request)
+    return HTMLResponse(page.first_page(analysis, _jobs(request).all(), model))
+
+
+@router.get("/static/{file}", include_in_schema=False)
+def static(file: str) -> Response:
+    """Serve style and scripts; Vega comes from the installed package."""
+    return page.static_file(file)
+
+
+def _job_out(job: Job) -> JobOut:
+    return JobOut(**{name: getattr(job, name) for name in JobOut.model_fields})

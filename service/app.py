@@ -1,0 +1,130 @@
+"""The one place where the parts are put together."""
+
+import fcntl
+import logging
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.gzip import GZipMiddleware
+from fastapi.responses import JSONResponse
+from fastapi_offline import FastAPIOffline
+from starlette.exceptions import HTTPException
+
+from etl.errors import LoadRefused
+from models.errors import ModelError
+from service.analysis import Analysis
+from service.api import router
+from service.errors import InUse, ServiceError, status_of
+from service.jobs import Jobs, Worker
+from service.schemas import Problem
+from service.settings import Settings
+
+_LOCK = ".service.lock"
+_log = logging.getLogger("gapscope")
+
+
+def create_app(settings: Settings, *, with_worker: bool = True) -> FastAPI:
+    """Make the service over one data folder.
+
+    Parameters
+    ----------
+    settings
+        Where the data folder is, and how many cores to use.
+    with_worker
+        False leaves the queue alone: for tests that empty it themselves.
+    """
+    settings.data.mkdir(parents=True, exist_ok=True)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        with (settings.data / _LOCK).open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise InUse(
+                    f"wanted the data folder {settings.data} to itself, but another service "
+                    "works on it. Stop that one, or name another folder with GAP_DATA."
+                ) from error
+            app.state.analysis.results.sweep()
+            if with_worker:
+                app.state.worker = Worker(settings.data, settings.threads)
+                app.state.worker.start()
+            yield
+            if app.state.worker is not None:
+                app.state.worker.stop()
+
+    app: FastAPI = FastAPIOffline(
+        title="Gapscope",
+        summary="Why does a classifier score lower on test set 2 than on test set 1?",
+        version="0.1.0",
+        lifespan=lifespan,
+    )
+    app.state.analysis = Analysis(settings.data)
+    app.state.jobs = Jobs(settings.data)
+    app.state.worker = None
+    app.state.naming = threading.Lock()
+    app.add_middleware(GZipMiddleware, minimum_size=10_000)
+    app.include_router(router)
+    for root in (ServiceError, LoadRefused, ModelError):
+        app.add_exception_handler(root, _refusal)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _fault)
+    return app
+
+
+def _problem(status: int, title: str, detail: str, code: str) -> JSONResponse:
+    problem = Problem(title=title, status=status, detail=detail, code=code)
+    return JSONResponse(
+        problem.model_dump(), status_code=status, media_type="application/problem+json"
+    )
+
+
+async def _refusal(request: Request, error: Exception) -> JSONResponse:
+    status = status_of(error)
+    code = getattr(error, "code", "refused")
+    _log.log(
+        logging.ERROR if status == 500 else logging.INFO,
+        "%s %s refused: %s (%s)",
+        request.method,
+        request.url.path,
+        code,
+        error,
+    )
+    return _problem(status, code.replace("_", " "), str(error), code)
+
+
+async def _invalid(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    faults = [
+        f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}"
+        for fault in error.errors()[:5]
+    ]
+    malformed = any(fault["type"] == "json_invalid" for fault in error.errors())
+    return _problem(
+        400 if malformed else 422,
+        "invalid request",
+        "; ".join(faults) + ". See /docs for what is wanted.",
+        "invalid_request",
+    )
+
+
+async def _http(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    detail = {404: "No such address; /docs lists them.", 405: "Not with this method; see /docs."}
+    return _problem(
+        error.status_code,
+        str(error.detail),
+        detail.get(error.status_code, str(error.detail)),
+        "http",
+    )
+
+
+async def _fault(request: Request, error: Exception) -> JSONResponse:
+    _log.error("%s %s: a fault of Gapscope", request.method, request.url.path, exc_info=error)
+    return _problem(
+        500, "a fault of Gapscope", "The log of the service says more. Please report it.", "fault"
+    )

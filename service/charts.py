@@ -1,0 +1,230 @@
+"""Answers as Vega-Lite, from the same objects as the JSON; nothing is computed here.
+
+Each function encodes fields of a `GapOut`; the data inside each spec are the answer's own numbers.
+Colours are two of the Okabe-Ito palette (reference blue, target vermilion), safe for colour-blind
+readers and legible on light and dark ground.
+"""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import altair as alt
+import vl_convert
+
+from service.errors import NotFound
+from service.schemas import GapOut
+
+BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#7f7f7f"
+_WIDTH = 560
+_CLASSES_MAX = 40  # rows that a chart can label legibly; the JSON has all
+
+
+def gap_chart(answer: GapOut) -> alt.LayerChart:
+    """Accuracy on both test splits, each with its interval."""
+    rows = [
+        {
+            "split": split,
+            "part": part,
+            "estimate": accuracy.estimate,
+            "low": accuracy.low,
+            "high": accuracy.high,
+            "n": accuracy.n[split],
+        }
+        for part, split in (("reference", answer.reference), ("target", answer.target))
+        for accuracy in [answer.accuracy[split]]
+    ]
+    base = alt.Chart(alt.InlineData(values=rows)).encode(
+        y=alt.Y("split:N", title=None, sort=[answer.reference, answer.target]),
+        color=alt.Color(
+            "part:N",
+            title=None,
+            scale=alt.Scale(domain=["reference", "target"], range=[BLUE, ORANGE]),
+        ),
+        tooltip=[
+            alt.Tooltip("split:N"),
+            alt.Tooltip("estimate:Q", title="accuracy", format=".1%"),
+            alt.Tooltip("low:Q", title="95 % from", format=".1%"),
+            alt.Tooltip("high:Q", title="to", format=".1%"),
+            alt.Tooltip("n:Q", title="images", format=","),
+        ],
+    )
+    x = alt.Scale(zero=False, nice=True)
+    bar = base.mark_rule(strokeWidth=3).encode(
+        x=alt.X("low:Q", title="accuracy (95 % interval)", axis=alt.Axis(format="%"), scale=x),
+        x2="high:Q",
+    )
+    dot = base.mark_point(filled=True, size=140, opacity=1).encode(x=alt.X("estimate:Q", scale=x))
+    text = base.mark_text(dy=-16, fontSize=13).encode(
+        x=alt.X("estimate:Q", scale=x), text=alt.Text("estimate:Q", format=".1%")
+    )
+    return _titled(bar + dot + text, answer.summary[0], height=120)
+
+
+def classes_chart(answer: GapOut) -> alt.LayerChart:
+    """Shrunken gap of each class with its interval, the raw one beside it."""
+    rows = [
+        {
+            "class_id": c.class_id,
+            "class_name": c.class_name,
+            "raw": c.raw,
+            "shrunken": c.shrunken.estimate,
+            "low": c.shrunken.low,
+            "high": c.shrunken.high,
+            "p_exceeds": c.p_exceeds,
+            "n_reference": c.n_reference,
+            "n_target": c.n_target,
+        }
+        for c in answer.classes
+        if c.raw is not None
+    ][:_CLASSES_MAX]
+    base = alt.Chart(alt.InlineData(values=rows)).encode(
+        y=alt.Y("class_name:N", title=None, sort=[str(row["class_name"]) for row in rows]),
+        tooltip=[
+            alt.Tooltip("class_name:N", title="class"),
+            alt.Tooltip("shrunken:Q", title="shrunken gap", format=".1%"),
+            alt.Tooltip("low:Q", title="95 % from", format=".1%"),
+            alt.Tooltip("high:Q", title="to", format=".1%"),
+            alt.Tooltip("raw:Q", title="raw gap", format=".1%"),
+            alt.Tooltip("p_exceeds:Q", title="P(above the whole)", format=".2f"),
+            alt.Tooltip("n_reference:Q", title="images, reference"),
+            alt.Tooltip("n_target:Q", title="images, target"),
+        ],
+    )
+    rule = base.mark_rule(strokeWidth=2, color=BLUE).encode(
+        x=alt.X("low:Q", title="gap (reference − target)", axis=alt.Axis(format="%")), x2="high:Q"
+    )
+    dot = base.mark_point(filled=True, size=70, color=BLUE, opacity=1).encode(x="shrunken:Q")
+    raw = base.mark_point(shape="cross", size=50, color=ORANGE, opacity=1).encode(x="raw:Q")
+    zero = _line_at(0.0) + _line_at(answer.gap.estimate or 0.0, [4, 3])
+    shown = f"first {len(rows)} of " if len(rows) < len(answer.classes) else ""
+    return _titled(
+        zero + rule + dot + raw,
+        f"Gap of {shown}{len(answer.classes)} classes: dot = shrunken with 95 % interval, "
+        "cross = raw, dashed = all images",
+        height=alt.Step(18),
+    )
+
+
+def features_chart(answer: GapOut) -> alt.LayerChart:
+    """Shift of each feature within classes against its weight in the head."""
+    rows = [
+        {
+            "feature_id": f.feature_id,
+            "feature_name": f.feature_name,
+            "shift": f.mean_difference_within_classes.estimate,
+            "low": f.mean_difference_within_classes.low,
+            "high": f.mean_difference_within_classes.high,
+            "ks": f.ks,
+            "p_value": f.p_value,
+            "head_weight": f.head_weight,
+        }
+        for f in answer.features
+    ]
+    clear = alt.expr.isValid(alt.datum.p_value) & (alt.datum.p_value < 0.05)
+    points = (
+        alt.Chart(alt.InlineData(values=rows))
+        .mark_point(filled=True, size=45, opacity=0.7)
+        .encode(
+            x=alt.X("shift:Q", title="shift within classes (sd, target − reference)"),
+            y=alt.Y("head_weight:Q", title="weight in the head"),
+            color=alt.condition(clear, alt.value(ORANGE), alt.value(GREY)),
+            tooltip=[
+                alt.Tooltip("feature_name:N", title="feature"),
+                alt.Tooltip("shift:Q", format=".3f"),
+                alt.Tooltip("low:Q", title="95 % from", format=".3f"),
+                alt.Tooltip("high:Q", title="to", format=".3f"),
+                alt.Tooltip("ks:Q", title="KS distance", format=".3f"),
+                alt.Tooltip("p_value:Q", title="adjusted p", format=".3f"),
+                alt.Tooltip("head_weight:Q", title="weight", format=".3f"),
+            ],
+        )
+    )
+    return _titled(
+        _line_at(0.0) + points,
+        "Features: how far each moved, and how much the head leans on it (coloured: p < .05)",
+        height=300,
+    )
+
+
+def class_shift_chart(answer: GapOut) -> alt.LayerChart:
+    """How far the features of each class moved, against what chance alone gives."""
+    rows = [shift.model_dump() for shift in answer.class_shift]
+    points = (
+        alt.Chart(alt.InlineData(values=rows))
+        .mark_point(filled=True, size=60, opacity=0.8, color=BLUE)
+        .encode(
+            x=alt.X("rms_by_chance:Q", title="expected by chance (sd)"),
+            y=alt.Y("rms_mean_difference:Q", title="shift of the class mean (sd)"),
+            tooltip=[
+                alt.Tooltip("class_name:N", title="class"),
+                alt.Tooltip("rms_mean_difference:Q", title="shift", format=".3f"),
+                alt.Tooltip("rms_by_chance:Q", title="by chance", format=".3f"),
+                alt.Tooltip("variance_ratio:Q", title="variance ratio", format=".2f"),
+            ],
+        )
+    )
+    names = points.mark_text(dx=8, align="left", fontSize=11).encode(text="class_name:N")
+    few = len(rows) <= _CLASSES_MAX
+    return _titled(
+        points + names if few else points + points,
+        "Classes: how far their features moved, against what chance alone would show",
+        height=300,
+    )
+
+
+CHARTS: dict[str, Callable[[GapOut], alt.LayerChart]] = {
+    "gap": gap_chart,
+    "classes": classes_chart,
+    "features": features_chart,
+    "class_shift": class_shift_chart,
+}
+
+
+def spec(answer: GapOut, name: str) -> dict[str, Any]:
+    """Vega-Lite spec of a chart by name.
+
+    Raises
+    ------
+    NotFound
+    """
+    if name not in CHARTS:
+        raise NotFound(f"wanted a chart ({', '.join(CHARTS)}), got {name!r}.")
+    made: dict[str, Any] = CHARTS[name](answer).to_dict()
+    return made
+
+
+def svg(chart: dict[str, Any]) -> str:
+    """Return the chart as SVG text."""
+    return str(vl_convert.vegalite_to_svg(json.dumps(chart)))
+
+
+def png(chart: dict[str, Any]) -> bytes:
+    """Return the chart as a PNG at twice its size."""
+    return bytes(vl_convert.vegalite_to_png(json.dumps(chart), scale=2))
+
+
+def vega_bundle() -> str:
+    """Return Vega, Vega-Lite and vega-embed as one script, from the installed package."""
+    # the stub wants a snippet, but only without one does the bundle hold vega-embed
+    return str(vl_convert.javascript_bundle())  # type: ignore[call-arg]
+
+
+def _line_at(x: float, dash: list[int] | None = None) -> alt.Chart:
+    mark: alt.Chart = (
+        alt.Chart(alt.InlineData(values=[{"at": x}]))
+        .mark_rule(color=GREY, strokeDash=dash or [1, 0])
+        .encode(x="at:Q")
+    )
+    return mark
+
+
+def _titled(chart: alt.LayerChart, title: str, height: int | alt.Step) -> alt.LayerChart:
+    return chart.properties(
+        title=alt.Title(
+            title, anchor="start", fontSize=13, fontWeight="normal", limit=_WIDTH + 160
+        ),
+        width=_WIDTH,
+        height=height,
+        description=title,
+    )

@@ -1,0 +1,87 @@
+"""The web page: server-rendered, with its style and scripts from this service alone."""
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from fastapi import Response
+from jinja2 import Environment, FileSystemLoader
+
+from service import charts
+from service.analysis import Analysis
+from service.errors import NotFound, ServiceError
+from service.jobs import OPEN, Job
+from service.schemas import GapOut
+
+_HERE = Path(__file__).parent
+_STATIC = {"style.css": "text/css", "page.js": "text/javascript", "vega.js": "text/javascript"}
+_JOBS_SHOWN = 5
+
+
+def first_page(analysis: Analysis, jobs: list[Job], model: str | None) -> str:
+    """Page with the splits, the models, and the gap of the model asked for (else the first)."""
+    splits = analysis.database.splits() if analysis.database.exists else []
+    cards = analysis.results.models()
+    names = [card["model"] for card in cards]
+    if model is not None and model not in names:
+        raise NotFound(f"wanted a trained model ({', '.join(names) or 'none yet'}), got {model!r}.")
+    chosen = model or (names[0] if names else None)
+    answer: GapOut | None = None
+    refusal = None
+    if chosen is not None:
+        try:
+            answer = analysis.gap(chosen)
+        except ServiceError as error:
+            refusal = str(error)
+    return _render(
+        "index.html",
+        splits=splits,
+        cards=cards,
+        chosen=chosen,
+        answer=answer,
+        refusal=refusal,
+        charts=list(charts.CHARTS),
+        jobs=jobs[:_JOBS_SHOWN],
+        open_states=OPEN,
+    )
+
+
+def chart_page(spec: dict[str, Any]) -> str:
+    """Page with one chart; the spec stands in it as data, not as script."""
+    text = json.dumps(spec).replace("<", "\\u003c")
+    return _render("chart.html", title=spec.get("description", "chart"), spec=text)
+
+
+def static_file(file: str) -> Response:
+    """Return one of the page's own files.
+
+    Raises
+    ------
+    NotFound
+    """
+    if file not in _STATIC:
+        raise NotFound(f"wanted one of {', '.join(_STATIC)}, got {file!r}.")
+    headers = {"Cache-Control": "public, max-age=3600"}
+    return Response(_content(file), media_type=_STATIC[file], headers=headers)
+
+
+@cache
+def _content(file: str) -> str:
+    if file == "vega.js":
+        return charts.vega_bundle()
+    return (_HERE / "static" / file).read_text(encoding="utf-8")
+
+
+def _render(name: str, **values: Any) -> str:
+    return str(_environment().get_template(name).render(**values))
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(_HERE / "templates"), autoescape=True, trim_blocks=True
+    )
+    environment.filters["points"] = lambda share: f"{share * 100:.1f}"
+    environment.filters["percent"] = lambda share: f"{share * 100:.1f} %"
+    return environment
