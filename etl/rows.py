@@ -42,7 +42,7 @@ LABEL_MAX = 10**9 - 1
 _LABEL = re.compile(r"\d{1,9}")
 _NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*")
 _NOT_FINITE = re.compile(r"\s*[-+]?(nan|inf|infinity)\s*", re.IGNORECASE)
-_CONTROL = r"[\x00-\x1f\x7f]"
+_CONTROL = r"[\x00-\x09\x0b-\x1f\x7f]"  # a line end inside a quoted path is data
 
 
 @dataclass(frozen=True)
@@ -91,28 +91,19 @@ class FeatureFile:
             raise SourceNotFound(
                 "a readable file", error.strerror or "an error", "Check the path.", file=file
             ) from error
-        self._stream = open(descriptor, "rb")  # noqa: SIM115, PTH123 (closed by close())
+        self._before = os.fstat(descriptor)
+        if not stat.S_ISREG(self._before.st_mode):
+            os.close(descriptor)
+            raise SourceNotFound(
+                "a regular file", "a folder or a device", "Name the file itself.", file=file
+            )
+        self._stream = os.fdopen(descriptor, "rb")
+        self._sha256 = hashlib.sha256()
         try:
-            self._before = os.fstat(descriptor)
-            if not stat.S_ISREG(self._before.st_mode):
-                raise SourceNotFound(
-                    "a regular file", "a folder or a device", "Name the file itself.", file=file
-                )
-            self._sha256 = hashlib.sha256()
-            line = self._stream.readline(HEADER_BYTES_MAX)
-            self._sha256.update(line)
-            if not line.strip():
-                raise EmptyFile(
-                    "a header line and rows",
-                    "an empty first line" if line else "no bytes",
-                    "Write it anew.",
-                    file=file,
-                )
-            self.header = parse_header(line, file)
+            self.header = self._read_header()
         except LoadRefused:
             self.close()
             raise
-        self._header_bytes = len(line)
 
     def __enter__(self) -> "FeatureFile":
         return self
@@ -162,6 +153,18 @@ class FeatureFile:
                 "Load it again when it is complete.",
                 file=self.file,
             )
+
+    def _read_header(self) -> Header:
+        line = self._stream.readline(HEADER_BYTES_MAX)
+        self._sha256.update(line)
+        if not line.strip():
+            raise EmptyFile(
+                "a header line and rows",
+                "an empty first line" if line else "no bytes",
+                "Write it anew.",
+                file=self.file,
+            )
+        return parse_header(line, self.file)
 
     def _blocks(self) -> Iterator[_Block]:
         rest, line = b"", 2

@@ -179,7 +179,7 @@ class Analysis:
                 f"wanted {head.n_features} features a row, got rows of "
                 f"{', '.join(map(str, sorted(widths)))}. Use the backbone of this model."
             )
-        probabilities = head.probabilities(np.array(features, np.float32))
+        probabilities = head.probabilities(np.array(features, float))
         names = self.database.class_names() if self.database.exists else {}
         class_ids = head.class_ids.tolist()
         classes = [class_ids[i] for i in probabilities.argmax(axis=1)]

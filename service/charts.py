@@ -40,6 +40,7 @@ def gap_chart(answer: GapOut) -> alt.LayerChart:
             "part:N",
             title=None,
             scale=alt.Scale(domain=["reference", "target"], range=[BLUE, ORANGE]),
+            legend=alt.Legend(orient="bottom"),
         ),
         tooltip=[
             alt.Tooltip("split:N"),
@@ -95,13 +96,12 @@ def classes_chart(answer: GapOut) -> alt.LayerChart:
         x=alt.X("low:Q", title="gap (reference − target)", axis=alt.Axis(format="%")), x2="high:Q"
     )
     dot = base.mark_point(filled=True, size=70, color=BLUE, opacity=1).encode(x="shrunken:Q")
-    raw = base.mark_point(shape="cross", size=50, color=ORANGE, opacity=1).encode(x="raw:Q")
+    raw = base.mark_tick(color=ORANGE, thickness=3, size=14).encode(x="raw:Q")
     zero = _line_at(0.0) + _line_at(answer.gap.estimate or 0.0, [4, 3])
-    shown = f"first {len(rows)} of " if len(rows) < len(answer.classes) else ""
     return _titled(
-        zero + rule + dot + raw,
-        f"Gap of {shown}{len(answer.classes)} classes: dot = shrunken with 95 % interval, "
-        "cross = raw, dashed = all images",
+        zero + rule + raw + dot,
+        f"Gap of {_first_of(len(rows), len(answer.classes))}classes: dot = shrunken with 95 % "
+        "interval, tick = raw, dashed = all images",
         height=alt.Step(18),
     )
 
@@ -149,27 +149,27 @@ def features_chart(answer: GapOut) -> alt.LayerChart:
 
 def class_shift_chart(answer: GapOut) -> alt.LayerChart:
     """How far the features of each class moved, against what chance alone gives."""
-    rows = [shift.model_dump() for shift in answer.class_shift]
-    points = (
-        alt.Chart(alt.InlineData(values=rows))
-        .mark_point(filled=True, size=60, opacity=0.8, color=BLUE)
-        .encode(
-            x=alt.X("rms_by_chance:Q", title="expected by chance (sd)"),
-            y=alt.Y("rms_mean_difference:Q", title="shift of the class mean (sd)"),
-            tooltip=[
-                alt.Tooltip("class_name:N", title="class"),
-                alt.Tooltip("rms_mean_difference:Q", title="shift", format=".3f"),
-                alt.Tooltip("rms_by_chance:Q", title="by chance", format=".3f"),
-                alt.Tooltip("variance_ratio:Q", title="variance ratio", format=".2f"),
-            ],
-        )
+    rows = [shift.model_dump() for shift in answer.class_shift[:_CLASSES_MAX]]
+    base = alt.Chart(alt.InlineData(values=rows)).encode(
+        y=alt.Y("class_name:N", title=None, sort=[str(row["class_name"]) for row in rows]),
+        tooltip=[
+            alt.Tooltip("class_name:N", title="class"),
+            alt.Tooltip("rms_mean_difference:Q", title="shift (sd)", format=".3f"),
+            alt.Tooltip("rms_by_chance:Q", title="by chance (sd)", format=".3f"),
+            alt.Tooltip("variance_ratio:Q", title="variance ratio", format=".2f"),
+            alt.Tooltip("n_reference:Q", title="images, reference"),
+            alt.Tooltip("n_target:Q", title="images, target"),
+        ],
     )
-    names = points.mark_text(dx=8, align="left", fontSize=11).encode(text="class_name:N")
-    few = len(rows) <= _CLASSES_MAX
+    bar = base.mark_bar(color=BLUE, height=8).encode(
+        x=alt.X("rms_mean_difference:Q", title="shift of the class mean (sd within classes)")
+    )
+    chance = base.mark_tick(color=ORANGE, thickness=3, size=16).encode(x="rms_by_chance:Q")
     return _titled(
-        points + names if few else points + points,
-        "Classes: how far their features moved, against what chance alone would show",
-        height=300,
+        bar + chance,
+        f"Features of {_first_of(len(rows), len(answer.class_shift))}classes: how far they moved; "
+        "tick = what chance alone would show",
+        height=alt.Step(18),
     )
 
 
@@ -208,6 +208,10 @@ def vega_bundle() -> str:
     """Return Vega, Vega-Lite and vega-embed as one script, from the installed package."""
     # the stub wants a snippet, but only without one does the bundle hold vega-embed
     return str(vl_convert.javascript_bundle())  # type: ignore[call-arg]
+
+
+def _first_of(n_shown: int, n: int) -> str:
+    return f"the first {n_shown} of {n} " if n_shown < n else f"{n} "
 
 
 def _line_at(x: float, dash: list[int] | None = None) -> alt.Chart:

@@ -2,7 +2,7 @@
 -- reads: nothing; etl writes it
 -- missing: none
 -- units: of the feature
--- source: linear between order statistics; all rows up to 65,536, else a uniform sample of that many
+-- source: linear between order statistics; all rows up to 65,536, else a sample of that many
 create table feature_quantile (
     backbone varchar not null,
     split varchar not null,

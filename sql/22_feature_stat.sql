@@ -27,9 +27,10 @@ spread as (
         sum(part.n_images * (part.mean_value - total.mean_value) ** 2) as m2_between
     from class_moment as part
     inner join total
-        on part.backbone = total.backbone
-        and part.split = total.split
-        and part.feature_id = total.feature_id
+        on
+            part.backbone = total.backbone
+            and part.split = total.split
+            and part.feature_id = total.feature_id
     group by part.backbone, part.split, part.feature_id
 ),
 
@@ -61,16 +62,19 @@ select
     spread.m2_between / nullif(spread.m2_within + spread.m2_between, 0) as share_between_classes
 from total
 inner join spread
-    on total.backbone = spread.backbone
-    and total.split = spread.split
-    and total.feature_id = spread.feature_id
+    on
+        total.backbone = spread.backbone
+        and total.split = spread.split
+        and total.feature_id = spread.feature_id
 inner join middle
-    on total.backbone = middle.backbone
-    and total.split = middle.split
-    and total.feature_id = middle.feature_id
+    on
+        total.backbone = middle.backbone
+        and total.split = middle.split
+        and total.feature_id = middle.feature_id
 inner join feature_name
-    on total.backbone = feature_name.backbone
-    and total.feature_id = feature_name.feature_id;
+    on
+        total.backbone = feature_name.backbone
+        and total.feature_id = feature_name.feature_id;
 comment on view feature_stat is 'One row per backbone, split and feature: its distribution.';
 comment on column feature_stat.backbone is 'Backbone of the feature.';
 comment on column feature_stat.split is 'Split whose rows were counted.';

@@ -14,10 +14,11 @@ with quantile_shift as (
         avg(abs(t.value - r.value)) as mean_distance
     from feature_quantile as r
     inner join feature_quantile as t
-        on r.backbone = t.backbone
-        and r.feature_id = t.feature_id
-        and r.probability = t.probability
-        and r.split <> t.split
+        on
+            r.backbone = t.backbone
+            and r.feature_id = t.feature_id
+            and r.probability = t.probability
+            and r.split <> t.split
     group by r.backbone, r.split, t.split, r.feature_id
 )
 
@@ -39,10 +40,11 @@ from feature_stat as r
 inner join feature_stat as t
     on r.backbone = t.backbone and r.feature_id = t.feature_id and r.split <> t.split
 inner join quantile_shift as q
-    on r.backbone = q.backbone
-    and r.feature_id = q.feature_id
-    and r.split = q.reference
-    and t.split = q.target;
+    on
+        r.backbone = q.backbone
+        and r.feature_id = q.feature_id
+        and r.split = q.reference
+        and t.split = q.target;
 comment on view feature_shift is 'One row per backbone, ordered pair of splits and feature: how its distribution differs.';
 comment on column feature_shift.backbone is 'Backbone of the feature.';
 comment on column feature_shift.reference is 'Split from which the shift is counted.';

@@ -29,10 +29,11 @@ class_pair as (
         avg(r.m2 / nullif(r.n_images - 1, 0) / nullif(w.variance, 0)) as spread_reference
     from class_moment as r
     inner join class_moment as t
-        on r.backbone = t.backbone
-        and r.class_id = t.class_id
-        and r.feature_id = t.feature_id
-        and r.split <> t.split
+        on
+            r.backbone = t.backbone
+            and r.class_id = t.class_id
+            and r.feature_id = t.feature_id
+            and r.split <> t.split
     inner join within_reference as w
         on r.backbone = w.backbone and r.split = w.split and r.feature_id = w.feature_id
     group by r.backbone, r.split, t.split, r.class_id

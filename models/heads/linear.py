@@ -116,7 +116,8 @@ class LinearHead:
             )
         weight, bias = torch.from_numpy(self.weight), torch.from_numpy(self.bias)
         for start in range(0, len(features), _BLOCK_ROWS):
-            block = features[start : start + _BLOCK_ROWS]
+            with np.errstate(over="ignore"):  # beyond float32 is infinite, and refused as such
+                block = features[start : start + _BLOCK_ROWS].astype(np.float32)
             if not np.isfinite(block).all():
                 raise NotFiniteInput(
                     "wanted finite features, got NaN or infinity. Extract these images again."

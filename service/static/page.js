@@ -16,10 +16,12 @@ async function draw(place) {
   const spec = place.dataset.spec
     ? await (await fetch(place.dataset.spec)).json()
     : JSON.parse(inline.textContent);
+  const caption = place.parentElement.querySelector(".caption");
+  if (caption) caption.textContent = spec.description; // wraps, where a title inside would be cut
   // the page's width, not the spec's: usable on a telephone
-  const width = Math.max(220, Math.min(spec.width, place.clientWidth - 150));
-  const title = spec.title && { ...spec.title, limit: place.clientWidth };
-  await window.vegaEmbed(place, { ...spec, width, title }, { actions: false, renderer: "svg", config: config() });
+  const width = Math.min(spec.width + 160, place.clientWidth - 12);
+  const fitted = { ...spec, width, autosize: { type: "fit-x", contains: "padding" }, title: undefined };
+  await window.vegaEmbed(place, fitted, { actions: false, renderer: "svg", config: config() });
 }
 
 const drawAll = () => document.querySelectorAll(".chart").forEach((place) =>

@@ -1,0 +1,42 @@
+"""Fixtures that more than one kind of test uses."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from etl import load
+from service.analysis import Analysis
+from service.app import create_app
+from service.settings import Settings
+from tests.world import Split, make_world, write_world
+
+
+@pytest.fixture(scope="session")
+def world() -> dict[tuple[str, str], Split]:
+    return make_world()
+
+
+@pytest.fixture(scope="session")
+def toy_csv(tmp_path_factory: pytest.TempPathFactory, world: dict[tuple[str, str], Split]) -> Path:
+    return write_world(tmp_path_factory.mktemp("csv"), world)
+
+
+@pytest.fixture(scope="session")
+def toy_data(tmp_path_factory: pytest.TempPathFactory, toy_csv: Path) -> Path:
+    """Data folder with the toy world, two models, one of them evaluated; read it, do not write."""
+    data = tmp_path_factory.mktemp("toy") / "data"
+    load(data, [toy_csv], n_threads=1)
+    analysis = Analysis(data)
+    for model, head in (("logistic", "logistic"), ("mean", "nearest_mean")):
+        analysis.train(model=model, backbone="toy", head=head, params={}, seed=0)
+        analysis.evaluate(model)
+    return data
+
+
+@pytest.fixture
+def client(toy_data: Path) -> Iterator[TestClient]:
+    """The service over the toy world, without a worker."""
+    with TestClient(create_app(Settings(data=toy_data), with_worker=False)) as client:
+        yield client

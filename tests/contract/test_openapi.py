@@ -1,0 +1,99 @@
+"""The interface as it describes itself: examples run, refusals are problems."""
+
+import json
+
+import pytest
+
+TOY = {"backbone": "toy", "seed": 0}
+MEAN = {"model": "mean"}
+
+
+@pytest.fixture
+def schema(client):
+    return client.get("/openapi.json").json()
+
+
+def test_the_documentation_needs_no_internet(client):
+    text = client.get("/docs").text
+    assert "http://" not in text.replace("http://testserver", "")
+    assert "https://" not in text
+    assert client.get("/static-offline-docs/swagger-ui-bundle.js").status_code == 200
+
+
+def test_every_request_body_has_an_example_that_runs(client, schema):
+    """Examples name the demo's model and backbone; here they stand for the toy ones."""
+    stand_in = {'"pixels-logistic"': '"mean"', '"pixels"': '"toy"'}
+    ran = 0
+    for path, methods in schema["paths"].items():
+        for method, operation in methods.items():
+            if "requestBody" not in operation:
+                continue
+            body = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+            (example,) = schema["components"]["schemas"][body.rsplit("/", 1)[1]]["examples"]
+            text = json.dumps(example)
+            for name, toy in stand_in.items():
+                text = text.replace(name, toy)
+            sent = json.loads(text)
+            if "features" in sent:
+                sent["features"] = [[0.0, 0.0, 7.0]]
+            answer = client.request(method, path, json=sent)
+            assert answer.status_code in (200, 202), (path, answer.text)
+            ran += 1
+    assert ran == 3
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "code"),
+    [
+        ("get", "/models/none", None, 404, "not_found"),
+        ("get", "/models/..%2f..%2fetc", None, 404, None),
+        ("get", "/gap/none", None, 404, "not_found"),
+        ("get", "/gap/mean?target=none", None, 404, "not_found"),
+        ("get", "/gap/mean?target=train", None, 422, "not_a_test"),
+        ("get", "/gap/mean?target=val&reference=val", None, 422, "not_a_test"),
+        ("get", "/gap/mean?top=0", None, 422, "invalid_request"),
+        ("get", "/gap/mean/chart/none", None, 404, "not_found"),
+        ("get", "/gap/mean/chart/gap?format=gif", None, 422, "invalid_request"),
+        ("get", "/jobs/none", None, 404, "not_found"),
+        ("delete", "/jobs/none", None, 404, "not_found"),
+        ("get", "/nowhere", None, 404, "http"),
+        ("get", "/static/none.js", None, 404, "not_found"),
+        ("get", "/?model=none", None, 404, "not_found"),
+        ("put", "/train", None, 405, "http"),
+        ("post", "/train", {"backbone": "none", "seed": 0}, 404, "not_found"),
+        ("post", "/train", {"backbone": "toy"}, 422, "invalid_request"),
+        ("post", "/train", {**TOY, "colour": 1}, 422, "invalid_request"),
+        ("post", "/train", {**TOY, "head": "x"}, 422, "invalid_request"),
+        ("post", "/train", {"backbone": "toy", "seed": -1}, 422, "invalid_request"),
+        ("post", "/train", {**TOY, "params": {"C": 0}}, 422, "invalid_params"),
+        ("post", "/train", {**TOY, "name": "../x"}, 422, "invalid_request"),
+        ("post", "/train", {**TOY, "name": "mean"}, 409, "model_exists"),
+        ("post", "/evaluate", {"model": "none"}, 404, "not_found"),
+        ("post", "/evaluate", {"model": "mean", "splits": ["train"]}, 422, "not_a_test"),
+        ("post", "/evaluate", {"model": "mean", "splits": []}, 422, "invalid_request"),
+        ("post", "/predict", {"model": "mean", "features": [[1.0]]}, 422, "wrong_shape"),
+        ("post", "/predict", {"model": "mean", "features": [[1.0], [1, 2]]}, 422, "wrong_shape"),
+        ("post", "/predict", {"model": "mean", "features": []}, 422, "invalid_request"),
+        ("post", "/predict", {**MEAN, "features": [[1e39, 0, 0]]}, 422, "not_finite_input"),
+    ],
+)  # fmt: skip
+def test_a_refusal_is_a_problem_with_a_code(client, method, path, body, status, code):
+    answer = client.request(method, path, json=body)
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    if code is not None:
+        assert answer.json()["code"] == code
+
+
+def test_malformed_json_and_nan_are_refused(client):
+    headers = {"content-type": "application/json"}
+    assert client.post("/train", content="{", headers=headers).status_code == 400
+    nan = '{"model": "mean", "features": [[NaN, 0, 0]]}'
+    assert client.post("/predict", content=nan, headers=headers).status_code in (400, 422)
+
+
+def test_no_answer_holds_a_nan(client):
+    for path in ("/gap/mean", "/models", "/splits", "/gap/logistic/chart/features"):
+        text = client.get(path).text
+        assert "NaN" not in text
+        assert "Infinity" not in text

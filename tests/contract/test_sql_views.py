@@ -1,0 +1,216 @@
+"""Every view against NumPy on the toy world."""
+
+import json
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pytest
+
+from etl.database import attach, sql_files
+from etl.moments import QUANTILES
+from service.database import Database
+
+
+@pytest.fixture(scope="module")
+def con(toy_data):
+    con = duckdb.connect()
+    attach(con, toy_data)
+    yield con
+    con.close()
+
+
+def frame(con, view, **where):
+    condition = " and ".join(f"{name} = '{value}'" for name, value in where.items()) or "true"
+    return con.execute(f"select * from {view} where {condition}").df()
+
+
+def test_split_summary(con, world):
+    found = frame(con, "split_summary").set_index(["split", "backbone"])
+    assert len(found) == len(world)
+    for (split, backbone), rows in world.items():
+        row = found.loc[(split, backbone)]
+        assert (row.n_images, row.n_features) == rows.features.shape
+        assert row.n_classes == len(np.unique(rows.labels))
+        assert row.role == ("train" if split == "train" else "test")
+        assert row.is_reference == (split == "val")
+
+
+def test_labelled_image(con, world):
+    found = frame(con, "labelled_image")
+    assert len(found) == sum(len(world[s, "toy"].paths) for s in ("train", "val", "v2"))
+    for split in ("train", "val", "v2"):
+        mine = found[found.split == split].set_index("path")
+        rows = world[split, "toy"]
+        assert mine.loc[rows.paths, "class_id"].tolist() == rows.labels.tolist()
+    assert set(found[found.role == "train"].split) == {"train"}
+
+
+def test_both_backbones_share_their_images(con, world):
+    for backbone in ("toy", "tiny"):
+        found = con.execute(
+            f"select path, split, vector from feature.{backbone} join image using (image_id)"
+        ).df()
+        for split in ("train", "val", "v2"):
+            rows = world[split, backbone]
+            mine = found[found.split == split].set_index("path").loc[rows.paths, "vector"]
+            np.testing.assert_array_equal(np.stack(mine.to_list()), rows.features)
+
+
+def test_class_count(con, world):
+    found = frame(con, "class_count").set_index(["split", "class_id"])
+    for split in ("train", "val", "v2"):
+        labels = world[split, "toy"].labels
+        for class_id, n in zip(*np.unique(labels, return_counts=True), strict=True):
+            row = found.loc[(split, class_id)]
+            assert row.n_images == n
+            assert row.share_images == pytest.approx(n / len(labels))
+    assert ("v2", 3) not in found.index
+
+
+@pytest.mark.parametrize("backbone", ["toy", "tiny"])
+@pytest.mark.parametrize("split", ["train", "val", "v2"])
+def test_feature_stat(con, world, split, backbone):
+    rows = world[split, backbone]
+    X = rows.features.astype(float)
+    found = frame(con, "feature_stat", split=split, backbone=backbone).sort_values("feature_id")
+    assert found.feature_name.tolist() == [str(j) for j in range(X.shape[1])]
+    assert set(found.n_images) == {len(X)}
+    np.testing.assert_allclose(found.mean_value, X.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(found.sd_value, X.std(axis=0, ddof=1), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(found.min_value, X.min(axis=0))
+    np.testing.assert_allclose(found.max_value, X.max(axis=0))
+    quartiles = np.quantile(X, [0.25, 0.5, 0.75], axis=0)
+    np.testing.assert_allclose(found[["quartile_1", "median", "quartile_3"]].T, quartiles)
+    means = np.stack([X[rows.labels == y].mean(axis=0) for y in rows.labels])
+    between = ((means - X.mean(axis=0)) ** 2).sum(axis=0)
+    total = ((X - X.mean(axis=0)) ** 2).sum(axis=0)
+    for j, share in enumerate(found.share_between_classes):
+        if total[j] == 0:
+            assert pd.isna(share)  # a constant feature: null, not NaN from 0/0
+        else:
+            assert share == pytest.approx(between[j] / total[j])
+
+
+def test_class_feature_stat(con, world):
+    rows = world["val", "toy"]
+    found = frame(con, "class_feature_stat", split="val", backbone="toy")
+    found = found.set_index(["class_id", "feature_id"])
+    for class_id in range(4):
+        mine = rows.features[rows.labels == class_id].astype(float)
+        for j in range(3):
+            row = found.loc[(class_id, j)]
+            assert row.n_images == len(mine)
+            assert row.mean_value == pytest.approx(mine[:, j].mean())
+            assert row.sd_value == pytest.approx(mine[:, j].std(ddof=1), abs=1e-9)
+            assert (row.min_value, row.max_value) == (mine[:, j].min(), mine[:, j].max())
+
+
+@pytest.mark.parametrize(("reference", "target"), [("val", "v2"), ("v2", "val"), ("train", "v2")])
+def test_feature_shift(con, world, reference, target):
+    R, T = (world[s, "toy"].features.astype(float) for s in (reference, target))
+    found = frame(con, "feature_shift", backbone="toy", reference=reference, target=target)
+    found = found.sort_values("feature_id")
+    assert len(found) == 3
+    pooled = np.sqrt((R.var(axis=0, ddof=1) + T.var(axis=0, ddof=1)) / 2)
+    for j in range(2):
+        row = found.iloc[j]
+        assert row.mean_difference == pytest.approx(
+            (T - R.mean(axis=0)).mean(axis=0)[j] / pooled[j]
+        )
+        assert row.variance_ratio == pytest.approx(T[:, j].var(ddof=1) / R[:, j].var(ddof=1))
+        apart = np.abs(np.quantile(T[:, j], QUANTILES) - np.quantile(R[:, j], QUANTILES)).mean()
+        assert row.quantile_shift == pytest.approx(apart / R[:, j].std(ddof=1))
+    assert found.iloc[2][["mean_difference", "variance_ratio", "quantile_shift"]].isna().all()
+
+
+def test_class_shift(con, world):
+    R, T = world["val", "toy"], world["v2", "toy"]
+    found = frame(con, "class_shift", backbone="toy", reference="val", target="v2")
+    assert sorted(found.class_id) == [0, 1, 2]  # class 3 is not in v2
+
+    def of(split, class_id):
+        return split.features[split.labels == class_id].astype(float)
+
+    within = sum(((of(R, c) - of(R, c).mean(axis=0)) ** 2).sum(axis=0) for c in range(4))
+    variance = (within / (len(R.labels) - 4))[:2]  # the third feature is constant: left out
+    for row in found.itertuples():
+        r, t = of(R, row.class_id), of(T, row.class_id)
+        distance = ((t.mean(axis=0) - r.mean(axis=0))[:2] ** 2 / variance).mean() ** 0.5
+        assert row.rms_mean_difference == pytest.approx(distance)
+        assert row.rms_by_chance == pytest.approx((1 / len(r) + 1 / len(t)) ** 0.5)
+        spread = [(x.var(axis=0, ddof=1)[:2] / variance).mean() for x in (t, r)]
+        assert row.variance_ratio == pytest.approx(spread[0] / spread[1])
+
+
+def test_class_shift_by_chance_is_what_no_shift_shows():
+    """Two sets of one world: the mean squared shift is 1/n_reference + 1/n_target."""
+    rng = np.random.default_rng(0)
+    r, t = rng.normal(size=(2000, 5)), rng.normal(size=(2000, 10))
+    assert ((r.mean(axis=1) - t.mean(axis=1)) ** 2).mean() == pytest.approx(1 / 5 + 1 / 10, rel=0.1)
+
+
+def test_model(con, toy_data):
+    found = frame(con, "model").set_index("model")
+    assert sorted(found.index) == ["logistic", "mean"]
+    card = json.loads((toy_data / "results" / "logistic" / "model.json").read_text())
+    row = found.loc["logistic"]
+    assert (row.backbone, row["head"], row.n_train) == ("toy", "logistic", 48)
+    assert json.loads(row.params) == card["params"]
+    assert row.validation_top1 == card["validation"]["top1"]["estimate"]
+
+
+def test_prediction_class_score_and_class_gap(con, toy_data, world):
+    head_of = Database(toy_data)
+    found = frame(con, "prediction", model="logistic")
+    assert len(found) == 35
+    assert not set(found.split) - set(head_of.digests("toy"))
+    accuracy = {}
+    for split in ("val", "v2"):
+        mine = found[found.split == split].set_index("path")
+        rows = world[split, "toy"]
+        assert mine.loc[rows.paths, "class_id"].tolist() == rows.labels.tolist()
+        right = mine.predicted_class_id == mine.class_id
+        assert (right == mine.is_correct).all()
+        np.testing.assert_allclose(np.exp(-mine.nll[right]), mine.confidence[right])
+        accuracy[split] = right.groupby(mine.class_id).mean()
+    scores = frame(con, "class_score", model="logistic").set_index(["split", "class_id"])
+    gaps = frame(con, "class_gap", model="logistic", reference="val", target="v2")
+    assert sorted(gaps.class_id) == [0, 1, 2]
+    for row in gaps.itertuples():
+        c = row.class_id
+        assert scores.loc[("val", c)].accuracy == pytest.approx(accuracy["val"][c])
+        assert row.gap == pytest.approx(accuracy["val"][c] - accuracy["v2"][c])
+
+
+def test_evaluation(con):
+    found = frame(con, "evaluation", model="logistic").set_index(["split", "metric"])
+    assert len(found) == 8
+    predictions = frame(con, "prediction", model="logistic")
+    for split in ("val", "v2"):
+        mine = predictions[predictions.split == split]
+        row = found.loc[(split, "top1")]
+        assert row.estimate == pytest.approx(mine.is_correct.mean())
+        assert row.low < row.estimate < row.high
+        assert found.loc[(split, "nll")].estimate == pytest.approx(mine.nll.mean())
+        assert pd.isna(found.loc[(split, "top5")].estimate)
+        assert "six classes" in found.loc[(split, "top5")].reason
+
+
+def test_an_empty_results_folder_is_no_error(tmp_path, toy_csv):
+    from etl import load
+
+    load(tmp_path, [toy_csv / "val_toy.csv"])
+    con = duckdb.connect()
+    attach(con, tmp_path)
+    for view in ("model", "prediction", "evaluation", "class_score", "class_gap"):
+        assert con.execute(f"select count(*) from {view}").fetchall() == [(0,)]
+
+
+def test_every_view_is_tested_here():
+    text = Path(__file__).read_text(encoding="utf-8")
+    for file in sql_files():
+        name = file.stem[3:]
+        if not file.name.startswith("0"):
+            assert f"def test_{name}" in text or f'"{name}"' in text, name

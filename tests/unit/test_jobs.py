@@ -1,0 +1,112 @@
+import threading
+
+import pytest
+
+from service.errors import JobDone, NotFound
+from service.jobs import Jobs, work_one
+
+
+class Refused(Exception):
+    pass
+
+
+@pytest.fixture
+def jobs(tmp_path):
+    return Jobs(tmp_path)
+
+
+def test_a_job_goes_from_queued_to_done(jobs):
+    seen = []
+
+    def run(request, progress):
+        progress(0.5, "half way")
+        seen.append((request, jobs.get(job.job).state))
+        progress(1.0, "nearly")
+
+    job = jobs.submit({"head": "lda"}, "m")
+    assert (job.state, jobs.open_models()) == ("queued", {"m"})
+    assert work_one(jobs, run, ())
+    done = jobs.get(job.job)
+    assert (done.state, done.progress, done.error) == ("done", 1.0, None)
+    assert seen == [({"head": "lda"}, "running")]
+    assert jobs.open_models() == set()
+    assert not work_one(jobs, run, ())
+
+
+def test_the_oldest_goes_first(jobs):
+    names = ["a", "b", "c"]
+    for name in names:
+        jobs.submit({}, name)
+    assert [jobs.claim().model for _ in names] == names
+    assert jobs.claim() is None
+    assert [job.model for job in jobs.all()] == names[::-1]
+
+
+def test_two_workers_never_claim_one_job(jobs):
+    for i in range(30):
+        jobs.submit({}, str(i))
+    claimed = []
+
+    def drain():
+        while (job := jobs.claim()) is not None:
+            claimed.append(job.job)
+
+    threads = [threading.Thread(target=drain) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(claimed) == len(set(claimed)) == 30
+
+
+def test_refusals_speak_for_themselves_and_faults_keep_their_trace(jobs):
+    def refuse(_request, _progress):
+        raise Refused("wanted a, got b")
+
+    def fault(_request, _progress):
+        raise ZeroDivisionError("by zero")
+
+    first, second = jobs.submit({}, "a"), jobs.submit({}, "b")
+    assert work_one(jobs, refuse, (Refused,))
+    assert work_one(jobs, fault, (Refused,))
+    assert (jobs.get(first.job).state, jobs.get(first.job).error) == ("failed", "wanted a, got b")
+    assert jobs.get(second.job).error == "ZeroDivisionError: by zero"
+
+
+def test_a_queued_job_is_cancelled_at_once_and_twice_is_no_error(jobs):
+    job = jobs.submit({}, "m")
+    assert jobs.cancel(job.job).state == "cancelled"
+    assert jobs.cancel(job.job).state == "cancelled"
+    assert jobs.claim() is None
+
+
+def test_a_running_job_stops_at_its_next_step(jobs):
+    job = jobs.submit({}, "m")
+
+    def run(_request, progress):
+        assert jobs.cancel(job.job).state == "cancelling"
+        progress(1.0, "next step")
+        pytest.fail("went on")
+
+    work_one(jobs, run, ())
+    assert jobs.get(job.job).state == "cancelled"
+
+
+def test_what_is_over_cannot_be_cancelled(jobs):
+    job = jobs.submit({}, "m")
+    work_one(jobs, lambda _r, _p: None, ())
+    with pytest.raises(JobDone):
+        jobs.cancel(job.job)
+    with pytest.raises(NotFound):
+        jobs.cancel("none")
+
+
+def test_jobs_of_a_dead_worker_are_interrupted(jobs):
+    running, cancelling, queued = (jobs.submit({}, name) for name in "abc")
+    jobs.claim()
+    jobs.claim()
+    jobs.cancel(cancelling.job)
+    jobs.interrupt_running()
+    states = [jobs.get(job.job).state for job in (running, cancelling, queued)]
+    assert states == ["interrupted", "cancelled", "queued"]
+    assert "same seed" in jobs.get(running.job).error

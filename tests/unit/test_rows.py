@@ -1,0 +1,149 @@
+import numpy as np
+import pytest
+
+import etl.rows
+from etl.errors import (
+    BadLabel,
+    BadNumber,
+    BadPath,
+    EmptyFile,
+    Encoding,
+    NotFinite,
+    RaggedRow,
+    SourceChanged,
+    SourceNotFound,
+)
+from etl.rows import FeatureFile
+
+HEADER = b"path,label,a,b\n"
+
+
+def read(file, content):
+    file.write_bytes(content)
+    with FeatureFile(file) as feature_file:
+        return list(feature_file.rows(feature_file.header.features, 2))
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "val_x.csv"
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(etl.rows, "BLOCK_BYTES", 32)
+
+
+@pytest.mark.parametrize(
+    ("row", "path"),
+    [
+        (b"p.png,3,1.5,-2e-3\n", "p.png"),
+        (b"p.png,3, 1.5 ,-2e-3", "p.png"),
+        (b'"a, b.png",3,"1.5",-2e-3\r\n', "a, b.png"),
+        (b'"say ""hi"".png",3,+1.5,-.002\n', 'say "hi".png'),
+        (b"\n\np.png,3,1.5,-2e-3\n\n", "p.png"),
+        ("größe.png,3,1.5,-2e-3\n".encode(), "größe.png"),
+    ],
+)
+def test_a_row_is_read_exactly(file, row, path):
+    (rows,) = read(file, HEADER + row)
+    assert rows.paths == [path]
+    assert rows.labels.tolist() == [3]
+    np.testing.assert_array_equal(rows.features, np.array([[1.5, -2e-3]], np.float32))
+
+
+def test_columns_come_in_the_order_asked_for(file):
+    file.write_bytes(HEADER + b"p,0,1,2\n")
+    with FeatureFile(file) as feature_file:
+        (rows,) = feature_file.rows(("b", "a"), 1)
+    assert rows.features.tolist() == [[2, 1]]
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_blocks_join_without_a_seam(file):
+    n = 200
+    body = b"".join(b'"p,\n%d",%d,%d.5,0\n' % (i, i % 7, i) for i in range(n))
+    blocks = read(file, HEADER + body)
+    assert len(blocks) > 50
+    sizes = [len(b.labels) for b in blocks]
+    assert [b.first_row for b in blocks] == np.cumsum([0, *sizes[:-1]]).tolist()
+    assert np.concatenate([b.labels for b in blocks]).tolist() == [i % 7 for i in range(n)]
+    assert [path for b in blocks for path in b.paths] == [f"p,\n{i}" for i in range(n)]
+
+
+@pytest.mark.parametrize(
+    ("row", "error", "column"),
+    [
+        (b"p,0,1", RaggedRow, None),
+        (b"p,0,1,2,3", RaggedRow, None),
+        (b"p,0,nan,2", NotFinite, "a"),
+        (b"p,0,1,-Infinity", NotFinite, "b"),
+        (b"p,0,1e39,2", NotFinite, "a"),
+        (b"p,0,1e400,2", NotFinite, "a"),
+        (b"p,0,,2", BadNumber, "a"),
+        (b"p,0,1_000,2", BadNumber, "a"),
+        (b"p,0,0x1F,2", BadNumber, "a"),
+        (b'p,0,"1,5",2', BadNumber, "a"),
+        (b"p,0,abc,2", BadNumber, "a"),
+        (b"p,1.5,1,2", BadLabel, "label"),
+        (b"p,1.0,1,2", BadLabel, "label"),
+        (b"p, 1,1,2", BadLabel, "label"),
+        (b"p,-7,1,2", BadLabel, "label"),
+        (b"p,99999999999,1,2", BadLabel, "label"),
+        (b"p,,1,2", BadLabel, "label"),
+        (b",0,1,2", BadPath, "path"),
+        (b"p\0q,0,1,2", BadPath, "path"),
+        (b"p\x1bq,0,1,2", BadPath, "path"),
+        (b"p\xff,0,1,2", Encoding, None),
+    ],
+)
+@pytest.mark.parametrize("block", [32, 1 << 20])
+def test_a_faulty_row_is_named_by_line_and_column(file, monkeypatch, block, row, error, column):
+    monkeypatch.setattr(etl.rows, "BLOCK_BYTES", block)
+    good = b"".join(b"g%d,1,0.5,0.5\n" % i for i in range(20))
+    with pytest.raises(error) as refused:
+        read(file, HEADER + good + row + b"\n" + good.replace(b"g", b"h"))
+    assert (refused.value.line, refused.value.column) == (22, column)
+    assert "line 22" in str(refused.value)
+
+
+def test_lines_are_counted_as_an_editor_does(file):
+    with pytest.raises(NotFinite) as refused:
+        read(file, HEADER + b'"two\nlines",0,1,2\np,0,nan,2\n')
+    assert refused.value.line == 4
+
+
+@pytest.mark.parametrize("tail", [b'"open,0,1,2\n', b'"open,0,1,2\nq,0,1,2\nr,0,1,2\n'])
+def test_an_unclosed_quote_swallows_no_row(file, tail):
+    with pytest.raises(RaggedRow, match="never closed"):
+        read(file, HEADER + b"p,0,1,2\n" + tail)
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_an_endless_row_is_stopped(file, monkeypatch):
+    monkeypatch.setattr(etl.rows, "ROW_BYTES_MAX", 200)
+    with pytest.raises(RaggedRow, match="a row of more than"):
+        read(file, HEADER + b"p,0,1,2\n" + b'"' + b"x" * 1000)
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", HEADER, HEADER + b"\n\n"])
+def test_an_empty_file_is_refused(file, content):
+    with pytest.raises(EmptyFile):
+        read(file, content)
+
+
+def test_what_is_no_regular_file_is_refused(tmp_path):
+    for place in (tmp_path, tmp_path / "absent.csv"):
+        with pytest.raises(SourceNotFound):
+            FeatureFile(place)
+
+
+def test_a_file_that_grows_while_it_is_read_is_refused(file):
+    file.write_bytes(HEADER + b"p,0,1,2\n")
+    with FeatureFile(file) as feature_file:
+        rows = feature_file.rows(("a", "b"), 1)
+        next(rows)
+        with file.open("ab") as more:
+            more.write(b"q,0,1,2\n")
+        with pytest.raises(SourceChanged):
+            list(rows)

@@ -1,0 +1,31 @@
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from service.errors import UnknownSetting
+from service.settings import read_settings
+
+
+def test_the_defaults():
+    settings = read_settings({})
+    assert (settings.host, settings.port, settings.data) == ("127.0.0.1", 8000, Path("data"))
+
+
+def test_the_environment_moves_things(monkeypatch):
+    monkeypatch.setenv("GAP_PORT", "8001")
+    monkeypatch.setenv("GAP_DATA", "/somewhere")
+    settings = read_settings()
+    assert (settings.port, settings.data) == (8001, Path("/somewhere"))
+
+
+@pytest.mark.parametrize(("name", "near"), [("GAP_PROT", "GAP_PORT"), ("gap_dat", "GAP_DATA")])
+def test_a_misspelt_setting_is_refused_with_the_nearest_name(name, near):
+    with pytest.raises(UnknownSetting, match=f"Did you mean {near}"):
+        read_settings({name: "1"})
+
+
+def test_a_wrong_value_is_refused(monkeypatch):
+    monkeypatch.setenv("GAP_PORT", "http")
+    with pytest.raises(ValidationError):
+        read_settings()
