@@ -203,7 +203,8 @@ def _open_all(
     """Open every file and hold its header against its backbone's, before any row is read."""
     features = {p.backbone: present.features[p.backbone] for p in kept}
     parts = []
-    for source in sources:
+    # train first: where the others differ from it, they are the ones to be named
+    for source in sorted(sources, key=lambda source: source.role != "train"):
         file = files.enter_context(FeatureFile(source.file))
         first = features.setdefault(source.backbone, file.header.features)
         file.header.in_order_of(first, source.file)

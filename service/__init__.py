@@ -7,6 +7,7 @@ database   reads gap.duckdb, read-only
 results    reads and writes trained models and their predictions
 jobs       the job table, and the worker process that empties it
 schemas    the JSON of requests and answers
+sentences  what a gap report says, in words
 charts     the same JSON as Vega-Lite; the only file that draws
 page       the web page
 demo       scans of digits, two backbones, a real gap

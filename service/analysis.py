@@ -245,13 +245,10 @@ class Analysis:
         backbone = self.results.card(model)["backbone"]
         records = self._scored(model, backbone, self._test_splits(backbone))
         head = self._matching_head(model, backbone)
-        moments = self.database.train_moments(backbone)
+        sets = [self._test_set(model, backbone, split) for split in (reference, target)]
         found = report(
-            self._test_set(model, backbone, reference),
-            self._test_set(model, backbone, target),
-            train_class_ids=moments.class_ids,
-            train_class_means=moments.class_means,
-            train_sd=moments.sd,
+            *sets,
+            train_sd=self.database.train_sd(backbone),
             head_weights=head.feature_weights(),
             seed=SEED,
         )
@@ -272,6 +269,7 @@ class Analysis:
             class_names=self.database.class_names(),
             feature_names=self.database.feature_names(backbone),
             class_shift=shift,
+            n_unknown=[int((~np.isin(s.labels, head.class_ids)).sum()) for s in sets],
         )
 
     def _test_set(self, model: str, backbone: str, split: str) -> TestSet:

@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from tqdm import tqdm
 
 from etl import LoadRefused
 from etl import command as etl_command
+from etl.database import DATABASE, text
 from models.errors import ModelError
 from models.heads import HEADS
 from service.analysis import Analysis
@@ -27,8 +29,12 @@ _Command = Callable[[argparse.Namespace, Settings], None]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0 where it was done, 2 where it was refused."""
     parser = _parser()
-    arguments = parser.parse_args(argv)
+    arguments, rest = parser.parse_known_args(argv)
     command: _Command = arguments.command
+    if command is _sql:
+        arguments.arguments = rest  # the DuckDB CLI's own options
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         command(arguments, read_settings())
     except (LoadRefused, ModelError, ServiceError) as refused:
@@ -83,16 +89,19 @@ def _parser() -> argparse.ArgumentParser:
     serve = verbs.add_parser("serve", help="start the service and stay until Ctrl-C")
     serve.set_defaults(command=_serve)
 
-    sql = verbs.add_parser("sql", help="DuckDB CLI on the database, read-only, results attached")
-    sql.add_argument("arguments", nargs=argparse.REMAINDER, help="handed on to duckdb")
+    sql = verbs.add_parser(
+        "sql",
+        help="DuckDB CLI on the database, read-only, results attached",
+        epilog="All further arguments go to the DuckDB CLI, for example: sql -csv -c 'from model'.",
+    )
     sql.set_defaults(command=_sql)
     return parser
 
 
-def _json(text: str) -> dict[str, Any]:
-    value = json.loads(text)
+def _json(argument: str) -> dict[str, Any]:
+    value = json.loads(argument)
     if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError(f"wanted a JSON object, got {text}")
+        raise argparse.ArgumentTypeError(f"wanted a JSON object, got {argument}")
     return value
 
 
@@ -187,8 +196,12 @@ def _sql(arguments: argparse.Namespace, settings: Settings) -> None:
         pass  # refuses in words where there is nothing to open
     data = settings.data.resolve()
     duckdb = Path(sys.executable).with_name("duckdb")
-    search = f"set file_search_path = '{str(data).replace(chr(39), 2 * chr(39))}'"
-    command = [str(duckdb), "-readonly", "-cmd", search, str(data / "gap.duckdb")]
+    # results are found from anywhere, and what does not fit in memory spills where one may write
+    settings_sql = (
+        f"set file_search_path = {text(str(data))}; "
+        f"set temp_directory = {text(str(Path(tempfile.gettempdir()) / 'gapscope-sql'))}"
+    )
+    command = [str(duckdb), "-readonly", "-cmd", settings_sql, str(data / DATABASE)]
     os.execv(duckdb, [*command, *arguments.arguments])
 
 

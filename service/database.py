@@ -34,22 +34,6 @@ class TestRows:
     features: np.ndarray
 
 
-@dataclass(frozen=True)
-class TrainMoments:
-    """Moments of a backbone's train rows.
-
-    Attributes
-    ----------
-    class_ids : int64 [k], rising
-    class_means : float64 [k, d]
-    sd : float64 [d]
-    """
-
-    class_ids: np.ndarray
-    class_means: np.ndarray
-    sd: np.ndarray
-
-
 class Database:
     """The data folder's database as it stands at each call."""
 
@@ -197,27 +181,21 @@ class Database:
         meta, features = self._read(backbone, "split = ?", [split])
         return TestRows(meta["path"].tolist(), meta["class_id"], features)
 
-    def train_moments(self, backbone: str) -> TrainMoments:
-        """Return class means and spread of the train rows, from the stored moments."""
-        n_features = len(self.feature_names(backbone))
-        with self.connect() as con:
-            moments = con.execute(
-                """select m.class_id, m.mean_value
-                from class_moment as m inner join split as s on m.split = s.split
-                where m.backbone = ? and s.role = 'train'
-                order by m.class_id, m.feature_id""",
-                [backbone],
-            ).fetchnumpy()
-            sd = con.execute(
-                """select f.sd_value
-                from feature_stat as f inner join split as s on f.split = s.split
-                where f.backbone = ? and s.role = 'train'
-                order by f.feature_id""",
-                [backbone],
-            ).fetchnumpy()["sd_value"]
-        means = np.asarray(moments["mean_value"], dtype=float).reshape(-1, n_features)
-        class_ids = np.asarray(moments["class_id"], np.int64)[::n_features]
-        return TrainMoments(class_ids, means, np.ma.filled(np.ma.asarray(sd, float), 0.0))
+    def train_sd(self, backbone: str) -> np.ndarray:
+        """Return the standard deviation of each feature over the train rows, float64 [d].
+
+        0 where there are fewer than two train rows.
+        """
+        found = self.rows(
+            """select f.feature_id, f.sd_value
+            from feature_stat as f inner join split as s on f.split = s.split
+            where f.backbone = ? and s.role = 'train'""",
+            [backbone],
+        )
+        sd = np.zeros(len(self.feature_names(backbone)))
+        for row in found:
+            sd[row["feature_id"]] = row["sd_value"] or 0.0
+        return sd
 
     def _read(
         self, backbone: str, condition: str, params: list[Any]

@@ -1,6 +1,6 @@
 """The JSON of requests and answers; charts are drawn from the same objects."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from models.estimate import Estimate
 from models.gap import GapReport
 from models.gap.scores import Scores
+from service.sentences import in_words
 
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 HeadName = Literal["logistic", "lda", "ridge", "nearest_mean"]
@@ -206,7 +207,8 @@ class ClassGapOut(Answer):
     accuracy_target: float | None
     raw: float | None = Field(description="Raw gap; with few images mostly chance.")
     shrunken: EstimateOut
-    p_exceeds: float | None = Field(description="Probability that the class gap is above the gap.")
+    p_exceeds: float | None = Field(description="Posterior probability: above the common gap.")
+    q_value: float | None = Field(description="Test against the common gap, adjusted for all.")
 
 
 class FeatureShiftOut(Answer):
@@ -230,7 +232,7 @@ class ClassShiftOut(Answer):
     n_reference: int
     n_target: int
     rms_mean_difference: float | None
-    rms_by_chance: float
+    rms_by_chance: float | None
     variance_ratio: float | None
 
 
@@ -253,6 +255,7 @@ class GapOut(Answer):
     accuracy: dict[str, EstimateOut]
     gap: EstimateOut
     gap_within_classes: EstimateOut
+    label_shift: float | None = Field(description="Part of the gap that the class mix makes.")
     summary: list[str] = Field(description="What the numbers say, in sentences.")
     class_model: ClassModelOut | None
     classes: list[ClassGapOut] = Field(description="Largest shrunken gap first.")
@@ -319,6 +322,7 @@ def gap_out(
     class_names: Mapping[int, str],
     feature_names: list[str],
     class_shift: list[dict[str, Any]],
+    n_unknown: Sequence[int],
 ) -> GapOut:
     """Turn a gap report and the names of things into the answer of GET /gap."""
     names = {"reference": reference, "target": target}
@@ -333,6 +337,7 @@ def gap_out(
             raw=c.raw,
             shrunken=EstimateOut.of(c.shrunken, names),
             p_exceeds=c.p_exceeds,
+            q_value=c.q_value,
         )
         for c in report.classes
     ]
@@ -358,51 +363,11 @@ def gap_out(
         accuracy=accuracy,
         gap=EstimateOut.of(report.gap, names),
         gap_within_classes=EstimateOut.of(report.gap_within_classes, names),
-        summary=in_words(report, model, reference, target, class_names),
+        label_shift=report.label_shift,
+        summary=in_words(report, model, reference, target, class_names, n_unknown),
         class_model=None if m is None else ClassModelOut(a=m.a, b=m.b, s=m.s, lr=m.lr),
         classes=classes,
         n_features=len(features),
         features=features,
         class_shift=[ClassShiftOut(**row) for row in class_shift],
     )
-
-
-def in_words(
-    report: GapReport, model: str, reference: str, target: str, class_names: Mapping[int, str]
-) -> list[str]:
-    """Say what the gap report says, in sentences with number, interval and caveat."""
-    gap = report.gap
-    if gap.estimate is None or gap.low is None or gap.high is None:
-        return [f"The gap cannot be known: {gap.reason}."]
-    size = f"{abs(gap.estimate) * 100:.1f} points"
-    span = f"95 % interval {gap.low * 100:.1f} to {gap.high * 100:.1f}"
-    if gap.low > 0:
-        sentences = [f"{model} scores {size} lower on {target} than on {reference} ({span})."]
-    elif gap.high < 0:
-        sentences = [f"{model} scores {size} higher on {target} than on {reference} ({span})."]
-    else:
-        lower = "lower" if gap.estimate >= 0 else "higher"
-        sentences = [
-            f"{model} scores {size} {lower} on {target} than on {reference}, but the {span} "
-            "includes 0: these images do not show that there is a gap."
-        ]
-    clear = [c for c in report.classes if c.p_exceeds is not None and c.p_exceeds > 0.95]
-    if clear:
-        named = ", ".join(class_names.get(c.class_id, str(c.class_id)) for c in clear[:5])
-        more = f" and {len(clear) - 5} more" if len(clear) > 5 else ""
-        sentences.append(
-            f"Classes that very probably lose more than the whole (probability above .95 each, "
-            f"after shrinkage): {named}{more}."
-        )
-    else:
-        sentences.append(
-            "No class stands out: differences between class gaps are within what so few images "
-            "a class show by chance."
-        )
-    moved = [f for f in report.features if f.p_value is not None and f.p_value < 0.05]
-    sentences.append(
-        f"{len(moved)} of {len(report.features)} features have another mean within classes "
-        f"(p < .05 after adjustment for looking at all of them). A shift is a description: it does "
-        "not say that it causes the gap."
-    )
-    return sentences

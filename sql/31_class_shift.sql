@@ -1,32 +1,22 @@
 -- grain: one row per (backbone, reference split, target split, class in both), both orders
 -- reads: class_moment, class
--- missing: null where every feature is constant within the classes of the reference
--- units: standard deviations within the reference's classes; ratio of variances
+-- missing: null where every feature is constant within the classes, or all have one image
+-- units: standard deviations within classes, pooled over both splits; ratio of variances
 -- source: -
 -- a class of few images moves by chance: compare rms_mean_difference with rms_by_chance
 create view class_shift as
-with within_reference as (
-    select
-        backbone,
-        split,
-        feature_id,
-        sum(m2) / nullif(sum(n_images - 1), 0) as variance
-    from class_moment
-    group by backbone, split, feature_id
-),
-
-class_pair as (
+with class_pair as (
     select
         r.backbone,
         r.split as reference,
         t.split as target,
         r.class_id,
-        any_value(r.n_images) as n_reference,
-        any_value(t.n_images) as n_target,
-        sqrt(avg((t.mean_value - r.mean_value) ** 2 / nullif(w.variance, 0)))
-            as rms_mean_difference,
-        avg(t.m2 / nullif(t.n_images - 1, 0) / nullif(w.variance, 0)) as spread_target,
-        avg(r.m2 / nullif(r.n_images - 1, 0) / nullif(w.variance, 0)) as spread_reference
+        r.feature_id,
+        r.n_images as n_reference,
+        t.n_images as n_target,
+        r.m2 as m2_reference,
+        t.m2 as m2_target,
+        (t.mean_value - r.mean_value) ** 2 as squared_difference
     from class_moment as r
     inner join class_moment as t
         on
@@ -34,24 +24,53 @@ class_pair as (
             and r.class_id = t.class_id
             and r.feature_id = t.feature_id
             and r.split <> t.split
-    inner join within_reference as w
-        on r.backbone = w.backbone and r.split = w.split and r.feature_id = w.feature_id
-    group by r.backbone, r.split, t.split, r.class_id
+),
+
+within_classes as (
+    -- pooled over both splits, so that a feature nearly dead in one of them is not blown up
+    select
+        backbone,
+        reference,
+        target,
+        feature_id,
+        sum(m2_reference + m2_target) / nullif(sum(n_reference + n_target - 2), 0) as variance
+    from class_pair
+    group by backbone, reference, target, feature_id
+),
+
+standardised as (
+    -- the class's own variances; a class of one image has none and takes the pooled one
+    select
+        p.*,
+        nullif(w.variance, 0) as variance,
+        coalesce(p.m2_reference / nullif(p.n_reference - 1, 0), w.variance) as variance_reference,
+        coalesce(p.m2_target / nullif(p.n_target - 1, 0), w.variance) as variance_target
+    from class_pair as p
+    inner join within_classes as w
+        on
+            p.backbone = w.backbone
+            and p.reference = w.reference
+            and p.target = w.target
+            and p.feature_id = w.feature_id
 )
 
 select
-    p.backbone,
-    p.reference,
-    p.target,
-    p.class_id,
-    class.class_name,
-    p.n_reference,
-    p.n_target,
-    p.rms_mean_difference,
-    sqrt(1 / p.n_reference + 1 / p.n_target) as rms_by_chance,
-    p.spread_target / nullif(p.spread_reference, 0) as variance_ratio
-from class_pair as p
-inner join class on p.class_id = class.class_id;
+    s.backbone,
+    s.reference,
+    s.target,
+    s.class_id,
+    any_value(class.class_name) as class_name,
+    any_value(s.n_reference) as n_reference,
+    any_value(s.n_target) as n_target,
+    sqrt(avg(s.squared_difference / s.variance)) as rms_mean_difference,
+    sqrt(avg(
+        (s.variance_reference / s.n_reference + s.variance_target / s.n_target) / s.variance
+    )) as rms_by_chance,
+    avg(s.variance_target / s.variance)
+    / nullif(avg(s.variance_reference / s.variance), 0) as variance_ratio
+from standardised as s
+inner join class on s.class_id = class.class_id
+group by s.backbone, s.reference, s.target, s.class_id;
 comment on view class_shift is 'One row per backbone, ordered pair of splits and class: how far its features moved.';
 comment on column class_shift.backbone is 'Backbone of the features.';
 comment on column class_shift.reference is 'Split from which the shift is counted.';
@@ -60,6 +79,6 @@ comment on column class_shift.class_id is 'Class.';
 comment on column class_shift.class_name is 'Name of the class.';
 comment on column class_shift.n_reference is 'Images of the class in the reference.';
 comment on column class_shift.n_target is 'Images of the class in the target.';
-comment on column class_shift.rms_mean_difference is 'Root mean square, over features, of the difference of class means, in standard deviations within the reference classes.';
-comment on column class_shift.rms_by_chance is 'About what that would be by sampling alone, with no shift: sqrt(1/n_reference + 1/n_target).';
+comment on column class_shift.rms_mean_difference is 'Root mean square, over features, of the difference of class means, in standard deviations within classes.';
+comment on column class_shift.rms_by_chance is 'What that would be on average by sampling alone, from the spread of the class itself.';
 comment on column class_shift.variance_ratio is 'Spread of the class in the target over that in the reference, mean over features.';

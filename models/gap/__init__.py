@@ -1,8 +1,9 @@
 """Why two scores of one classifier differ. The door is `report`.
 
     scores      one test set: accuracy, loss, calibration, each with its interval
-    difference  the gap and its interval (G1)
+    difference  the gap and its interval (G1), and the part that another class mix makes (G7)
     classes     gaps per class, shrunken because most of their spread is chance (G4)
+    excess      which classes lose more than the others, tested (G3)
     features    which features shift, and how much the head leans on them (G9)
     reporting   all of it for one head and two test sets
 

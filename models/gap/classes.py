@@ -8,9 +8,11 @@ from scipy.optimize import minimize
 from scipy.special import betaln, expit, gammaln, logit
 
 from models.estimate import LEVEL, Estimate
+from models.gap.excess import benjamini_hochberg, excess_p_values
 
 N_DRAWS = 4000
 _LOG_S_MAX = 10.0
+_LOG_S_GRID = tuple(np.linspace(0, 8, 17))
 _LR_FLOOR = 2.71  # χ² mixture at a boundary: below it the extra spread is not there
 
 
@@ -47,7 +49,10 @@ class ClassGap:
     accuracy_reference, accuracy_target : raw shares of 1; None without images
     raw : raw gap, reference minus target; None where either set has no image of the class
     shrunken : posterior gap with its 95 % interval; null where raw is None
-    p_exceeds : posterior probability that the class's gap is above the gap of the whole set
+    p_exceeds : posterior probability that the class's gap is above the common gap: a description,
+        not a test
+    q_value : p-value of the test that the class's gap is the common gap, adjusted for looking at
+        all classes (`models.gap.excess`); None where raw is None
     """
 
     class_id: int
@@ -58,6 +63,7 @@ class ClassGap:
     raw: float | None
     shrunken: Estimate
     p_exceeds: float | None
+    q_value: float | None
 
 
 def class_counts(
@@ -138,8 +144,13 @@ def class_gaps(
     """Gap of each class, raw and shrunken, largest shrunken gap first.
 
     The shrunken gap is (k1 + ½) / (n1 + 1) minus the posterior mean of the target's accuracy,
-    (k2 + m s) / (n2 + s); its interval and P(class gap > G) come from posterior draws with
-    Beta(k1 + ½, n1 − k1 + ½) on the reference's side. a, b and s are taken as known.
+    (k2 + m s) / (n2 + s), at the maximum-likelihood a, b and s. Its interval and P(class gap >
+    common gap) come from posterior draws that draw a, b and s too, with Beta(k1 + ½, n1 − k1 + ½)
+    on the reference's side: taking them as known would leave out most of the uncertainty where
+    classes are few or alike.
+
+    The common gap is the mean gap of the classes in both sets at the reference's mix of classes: G
+    itself where both sets have the same mix, and free of label shift where they do not.
 
     Parameters
     ----------
@@ -159,12 +170,19 @@ def class_gaps(
     if not both.any():
         return [_one_sided(*row) for row in _by_class(class_ids, k1, n1, k2, n2)], None
     model = fit_class_model(k1, n1, k2, n2)
-    whole = k1.sum() / n1.sum() - k2.sum() / n2.sum()
     m, s = model.mean(k1, n1), model.s
     shrunken = (k1 + 0.5) / (n1 + 1) - (k2 + m * s) / (n2 + s)
-    draws = _posterior_draws(k1, n1, k2, n2, m, s, seed)
-    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-    exceeds = (draws > whole).mean(axis=0)
+    weight = n1[both] / n1[both].sum()
+    draws = _posterior_draws(k1[both], n1[both], k2[both], n2[both], model, seed)
+    low, high, exceeds, q = (np.full(len(k1), np.nan) for _ in range(4))
+    low[both], high[both] = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    exceeds[both] = (draws > (draws @ weight)[:, None]).mean(axis=0)
+    common = float(weight @ (k1[both] / n1[both] - k2[both] / n2[both]))
+    if -1 < common < 1:
+        p = excess_p_values(k1[both], n1[both], k2[both], n2[both], gap=common)
+        q[both] = benjamini_hochberg(p)
+    else:  # every class is all right on one set and all wrong on the other
+        q[both] = 1.0
     gaps = []
     for i, row in enumerate(_by_class(class_ids, k1, n1, k2, n2)):
         if not both[i]:
@@ -189,6 +207,7 @@ def class_gaps(
                     seed=seed,
                 ),
                 float(exceeds[i]),
+                float(q[i]),
             )
         )
 
@@ -204,14 +223,41 @@ def _posterior_draws(
     n1: np.ndarray,
     k2: np.ndarray,
     n2: np.ndarray,
-    m: np.ndarray,
-    s: float,
+    model: ClassModel,
     seed: int,
 ) -> Float[np.ndarray, "draws k"]:
+    """Draws of each class's gap, with a, b and log s drawn as well.
+
+    log s lies on a grid with equal prior weights; given it, (a, b) is normal round its posterior
+    mode (Laplace), with the weak priors a ~ N(0, 5²) and b ~ N(1, 2²), which matter only where
+    classes are too few or too alike to tell.
+    """
+    design = np.column_stack([np.ones(len(k1)), logit((k1 + 0.5) / (n1 + 1))])
+
+    def minus_log_posterior(ab: np.ndarray, s: float) -> float:
+        m = np.clip(expit(design @ ab), 1e-9, 1 - 1e-9)
+        inside = betaln(k2 + m * s, n2 - k2 + (1 - m) * s) - betaln(m * s, (1 - m) * s)
+        return float(-inside.sum() + ab[0] ** 2 / 50 + (ab[1] - 1) ** 2 / 8)
+
+    modes, spreads, weights = [], [], []
+    start = np.clip([model.a, model.b], -5, 5)
+    for log_s in _LOG_S_GRID:
+        found = minimize(minus_log_posterior, start, args=(np.exp(log_s),), method="BFGS")
+        start = found.x
+        modes.append(found.x)
+        spreads.append(found.hess_inv)
+        weights.append(-found.fun + 0.5 * np.linalg.slogdet(found.hess_inv)[1])
     rng = np.random.default_rng(seed)
-    size = (N_DRAWS, len(k1))
-    on_reference = rng.beta(k1 + 0.5, n1 - k1 + 0.5, size=size)
-    on_target = rng.beta(k2 + m * s, n2 - k2 + (1 - m) * s, size=size)
+    probability = np.exp(np.array(weights) - max(weights))
+    place = rng.choice(len(_LOG_S_GRID), N_DRAWS, p=probability / probability.sum())
+    ab = np.empty((N_DRAWS, 2))
+    for i in np.unique(place):
+        mine = place == i
+        ab[mine] = rng.multivariate_normal(modes[i], spreads[i], mine.sum())
+    s = np.exp(np.array(_LOG_S_GRID)[place])[:, None]
+    m = np.clip(expit(ab @ design.T), 1e-9, 1 - 1e-9)
+    on_reference = rng.beta(k1 + 0.5, n1 - k1 + 0.5, size=(N_DRAWS, len(k1)))
+    on_target = rng.beta(k2 + m * s, n2 - k2 + (1 - m) * s)
     return np.asarray(on_reference - on_target)
 
 
@@ -238,5 +284,6 @@ def _one_sided(class_id: int, k1: int, n1: int, k2: int, n2: int) -> ClassGap:
             n={"reference": n1, "target": n2},
             unit="fraction",
         ),
+        None,
         None,
     )

@@ -55,9 +55,11 @@ def bootstrap_within_classes(
 ) -> Estimate:
     """Gap with a bootstrap that resamples the images of each class within each set.
 
-    A mean of zeros and ones resampled within a class is a binomial draw, so no row is touched. The
-    interval is the one for sets drawn with these class counts: narrower than Newcombe's where
-    classes differ in difficulty.
+    A mean of zeros and ones resampled within a class is a binomial draw, so no row is touched. Each
+    class's deviations are stretched by √(n_c / (n_c − 1)), since resampling n_c images understates
+    their spread by that much; with one image in a class, or nothing but right or wrong within
+    every class, there is no spread to see and the answer is null. The interval is the one for sets
+    drawn with these class counts: narrower than Newcombe's where classes differ in difficulty.
 
     Parameters
     ----------
@@ -71,6 +73,10 @@ def bootstrap_within_classes(
     number = {"reference": int(n1.sum()), "target": int(n2.sum())}
     if n1.sum() == 0 or n2.sum() == 0:
         return Estimate.unknown("a test set without images", n=number, unit="fraction")
+    if min(n1[n1 > 0].min(), n2[n2 > 0].min()) < 2:
+        return Estimate.unknown("a class with one image", n=number, unit="fraction")
+    if not (((k1 > 0) & (k1 < n1)).any() or ((k2 > 0) & (k2 < n2)).any()):
+        return Estimate.unknown("no class with both right and wrong", n=number, unit="fraction")
     rng = np.random.default_rng(seed)
     draws = _resampled_accuracy(k1, n1, rng) - _resampled_accuracy(k2, n2, rng)
     low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
@@ -85,8 +91,29 @@ def bootstrap_within_classes(
     )
 
 
+def label_shift(
+    k1: Int[np.ndarray, " k"], n1: Int[np.ndarray, " k"], n2: Int[np.ndarray, " k"]
+) -> float | None:
+    """Part of the gap that another mix of classes alone makes, Σ (p_c − q_c) a1_c (G7).
+
+    Exactly 0 where both sets have the same mix; None where the target has a class that the
+    reference lacks, or a set has no images.
+
+    Examples
+    --------
+    >>> label_shift(np.array([9, 5]), np.array([10, 10]), np.array([30, 10]))
+    -0.1
+    """
+    if n1.sum() == 0 or n2.sum() == 0 or (n2[n1 == 0] > 0).any():
+        return None
+    there = n1 > 0
+    p, q = n1[there] / n1.sum(), n2[there] / n2.sum()
+    return float(np.round(((p - q) * k1[there] / n1[there]).sum(), 15))
+
+
 def _resampled_accuracy(k: np.ndarray, n: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    present = n > 0
-    share = k[present] / n[present]
-    drawn = rng.binomial(n[present], share, size=(N_DRAWS, int(present.sum())))
-    return np.asarray(drawn.sum(axis=1) / n.sum())
+    k, n = k[n > 0], n[n > 0]
+    share = k / n
+    drawn = rng.binomial(n, share, size=(N_DRAWS, len(n))) / n
+    stretched = share + (drawn - share) * np.sqrt(n / (n - 1))
+    return np.asarray(stretched @ (n / n.sum()))

@@ -22,8 +22,8 @@ class FeatureShift:
     ks : Kolmogorov-Smirnov distance, in [0, 1]
     wasserstein : Wasserstein-1 distance in standard deviations of the train rows
     mean_difference : target minus reference mean in pooled standard deviations (Cohen's d)
-    mean_difference_within_classes : the same after each row's class mean on train is taken off:
-        what is left when the mix of classes is the same
+    mean_difference_within_classes : the same between images of the same class, averaged over the
+        classes in both sets: another mix of classes alone does not move it
     p_value : of the latter, by permutation within classes, adjusted for looking at all features
     head_weight : how much the head leans on it: scores per train standard deviation
     """
@@ -43,23 +43,19 @@ def feature_shifts(
     target: Float[np.ndarray, "n2 d"],
     target_labels: Int[np.ndarray, " n2"],
     *,
-    train_class_ids: Int[np.ndarray, " k"],
-    train_class_means: Float[np.ndarray, "k d"],
     train_sd: Float[np.ndarray, " d"],
     head_weights: Float[np.ndarray, " d"],
     seed: int,
 ) -> list[FeatureShift]:
-    """Shift of every feature, the largest |shift within classes| × head weight first.
+    """Shift of every feature; first the one that moves the scores most: |shift| / sd × weight.
 
     Parameters
     ----------
     reference, target
         Features of the two sets, float32.
     reference_labels, target_labels
-        Their class ids; rows of classes without train rows take no part in the numbers within
+        Their class ids; rows of classes in one set alone take no part in the numbers within
         classes.
-    train_class_ids, train_class_means
-        Mean of each class over the train rows; ids rising.
     train_sd
         Standard deviation of each feature over the train rows.
     head_weights
@@ -70,19 +66,18 @@ def feature_shifts(
     n = {"reference": len(reference), "target": len(target)}
     ks, w1 = distances(reference, target)
     d_raw = _cohen_d(reference, target)
-    centred1, labels1 = _centred(reference, reference_labels, train_class_ids, train_class_means)
-    centred2, labels2 = _centred(target, target_labels, train_class_ids, train_class_means)
-    n_centred = {"reference": len(centred1), "target": len(centred2)}
-    d_within = _cohen_d(centred1, centred2)
-    p_values = permutation_p_values(centred1, labels1, centred2, labels2, seed=seed)
-    relevance = np.abs(np.nan_to_num(d_within)) * head_weights
+    within = _WithinClasses(reference, reference_labels, target, target_labels)
+    p_values = within.p_values(seed)
+    d_within = within.cohen_d()
+    moved = np.divide(np.abs(within.shift), train_sd, out=np.zeros(len(ks)), where=train_sd > 0)
+    relevance = np.nan_to_num(moved) * head_weights
     return [
         FeatureShift(
             int(j),
             float(ks[j]),
             float(w1[j] / train_sd[j]) if train_sd[j] > 0 else None,
-            _estimate_of_d(d_raw[j], n),
-            _estimate_of_d(d_within[j], n_centred),
+            _estimate_of_d(d_raw[0][j], d_raw[1][j], n),
+            _estimate_of_d(d_within[0][j], d_within[1][j], within.n),
             None if np.isnan(p_values[j]) else float(p_values[j]),
             float(head_weights[j]),
         )
@@ -143,83 +138,131 @@ def permutation_p_values(
     *,
     seed: int,
 ) -> Float[np.ndarray, " d"]:
-    """P-value of each column's difference of means, adjusted for the maximum over columns.
+    """P-value of each column's difference of means within classes, adjusted for all columns.
 
-    Which set a row belongs to is permuted within its class, so that the class mix stays as it is;
-    (1 + number of permutations whose largest |t| reaches this column's) / (1 + permutations), NaN
-    where there is nothing to permute.
+    Which set a row belongs to is permuted within its class, so that the class mix stays as it is.
+    The statistic is Welch's t, so that another spread alone is not taken for another mean. (1 +
+    number of permutations whose largest |t| reaches this column's) / (1 + permutations); NaN where
+    there is nothing to permute.
 
     Source: P. H. Westfall and S. S. Young (1993), Resampling-Based Multiple Testing, algorithm
-    2.5 (single step).
+    2.5 (single step); A. Janssen (1997), Statistics & Probability Letters 36, 9-21 (studentised).
     """
-    both = np.intersect1d(a_labels, b_labels)
-    if len(both) == 0:
-        return np.full(a.shape[1], np.nan)
-    in_a, in_b = np.isin(a_labels, both), np.isin(b_labels, both)
-    rows = np.concatenate([a[in_a], b[in_b]]).astype(np.float32)
-    labels = np.concatenate([a_labels[in_a], b_labels[in_b]])
-    is_b = np.arange(len(rows)) >= in_a.sum()
-    rows -= rows.mean(axis=0)
-    # the mean difference of a permutation is linear in the indicator: one product for all
-    spread = np.sqrt(np.square(rows).sum(axis=0, dtype=float))
-    spread[spread == 0] = np.inf
-    expected = _expected_sum(is_b, rows, labels)
-    drawn = _permuted_within(is_b, labels, np.random.default_rng(seed))
-    observed = np.abs(is_b.astype(np.float32) @ rows - expected) / spread
-    largest = (np.abs(drawn @ rows - expected) / spread).max(axis=1)
-    reached = (largest[:, None] >= observed[None, :] * (1 - 1e-6)).sum(axis=0)
-    return np.asarray((1 + reached) / (1 + N_PERMUTATIONS))
+    return _WithinClasses(a, a_labels, b, b_labels).p_values(seed)
 
 
-def _permuted_within(
-    is_b: np.ndarray, labels: np.ndarray, rng: np.random.Generator
-) -> Float[np.ndarray, "draws n"]:
-    """Return indicators of set b with the members of b drawn anew within each class, float32."""
-    _, column = np.unique(labels, return_inverse=True)
-    counts = np.bincount(column)
-    n_b = np.bincount(column, is_b)
-    rank = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
-    chosen = rank < np.repeat(n_b, counts)
-    drawn = np.empty((N_PERMUTATIONS, len(labels)), np.float32)
-    for row in drawn:
-        row[np.lexsort((rng.random(len(labels)), column))] = chosen
-    return drawn
+class _WithinClasses:
+    """Difference of means of two sets between rows of the same class.
+
+    With class weights w_c = n_ac n_bc / (n_ac + n_bc) the weighted difference Σ w_c (mean_bc −
+    mean_ac) is the sum over set b of the rows centred on their class's mean over both sets: one
+    product with the indicator of b, and so for every permutation of it.
+    """
+
+    def __init__(
+        self, a: np.ndarray, a_labels: np.ndarray, b: np.ndarray, b_labels: np.ndarray
+    ) -> None:
+        both = np.intersect1d(a_labels, b_labels)
+        in_a, in_b = np.isin(a_labels, both), np.isin(b_labels, both)
+        labels = np.concatenate([a_labels[in_a], b_labels[in_b]])
+        self._d = a.shape[1]
+        self.n = {"reference": int(in_a.sum()), "target": int(in_b.sum())}
+        self._column = np.searchsorted(both, labels)
+        self._is_b = np.arange(len(labels)) >= in_a.sum()
+        counts = np.bincount(self._column, minlength=len(both))
+        n_b = np.bincount(self._column, self._is_b, minlength=len(both))
+        n_a = counts - n_b
+        weight = n_a * n_b / np.maximum(counts, 1)
+        self._weight = float(weight.sum())
+        # variance of the weighted difference: v_a · per_a + v_b · per_b
+        self._per_a = float((weight**2 / np.maximum(n_a, 1)).sum())
+        self._per_b = float((weight**2 / np.maximum(n_b, 1)).sum())
+        rows = np.concatenate([a[in_a], b[in_b]])
+        self._rows = self._centred(rows, counts)
+        self._squares = np.square(self._rows)
+        self._total = self._squares.sum(axis=0, dtype=float)
+
+    def _centred(self, rows: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        order = np.argsort(self._column, kind="stable")
+        if len(order) == 0:
+            return np.empty((0, self._d), np.float32)
+        starts = np.cumsum(counts) - counts
+        means = np.add.reduceat(rows[order], starts, axis=0, dtype=float) / counts[:, None]
+        return np.asarray(rows - means[self._column], dtype=np.float32)
+
+    @property
+    def shift(self) -> Float[np.ndarray, " d"]:
+        """Target minus reference, in the feature's own unit; NaN where no class is in both."""
+        if self._weight == 0:
+            return np.full(self._d, np.nan)
+        return np.asarray(self._rows[self._is_b].sum(axis=0, dtype=float) / self._weight)
+
+    def cohen_d(self) -> tuple[np.ndarray, np.ndarray]:
+        """Shift over the pooled standard deviation within classes, and its standard error."""
+        v_a, v_b = self._variances(self._is_b[None, :].astype(np.float32))
+        spread = np.sqrt((v_a[0] + v_b[0]) / 2)
+        if self._weight == 0:
+            return np.full(self._d, np.nan), np.full(self._d, np.nan)
+        spread[spread == 0] = np.nan
+        d = self.shift / spread
+        of_means = (v_a[0] * self._per_a + v_b[0] * self._per_b) / self._weight**2 / spread**2
+        return d, np.sqrt(of_means + d**2 / (2 * len(self._rows)))
+
+    def p_values(self, seed: int) -> Float[np.ndarray, " d"]:
+        """See `permutation_p_values`."""
+        if self._weight == 0:
+            return np.full(self._d, np.nan)
+        observed = self._abs_t(self._is_b[None, :].astype(np.float32))[0]
+        largest = self._abs_t(self._permuted(np.random.default_rng(seed))).max(axis=1)
+        reached = (largest[:, None] >= observed[None, :] * (1 - 1e-6)).sum(axis=0)
+        return np.asarray((1 + reached) / (1 + N_PERMUTATIONS))
+
+    def _variances(self, members: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Variance within classes of sets a and b, for each row of indicators [m, n]."""
+        in_b = (members @ self._squares).astype(float)
+        n_a, n_b = max(self.n["reference"], 1), max(self.n["target"], 1)
+        return np.maximum(self._total - in_b, 0) / n_a, in_b / n_b
+
+    def _abs_t(self, members: np.ndarray) -> np.ndarray:
+        v_a, v_b = self._variances(members)
+        error = np.sqrt(v_a * self._per_a + v_b * self._per_b)
+        difference = np.abs((members @ self._rows).astype(float))
+        # a column that does not move within classes has no t: nothing speaks for a shift
+        flat = error <= 1e-6 * np.sqrt(self._total.max(initial=0.0))
+        return np.where(flat, 0.0, difference / np.where(flat, 1.0, error))
+
+    def _permuted(self, rng: np.random.Generator) -> Float[np.ndarray, "draws n"]:
+        """Return indicators of set b with its members drawn anew within each class, float32."""
+        counts = np.bincount(self._column)
+        n_b = np.bincount(self._column, self._is_b)
+        rank = np.arange(len(self._column)) - np.repeat(np.cumsum(counts) - counts, counts)
+        chosen = rank < np.repeat(n_b, counts)
+        drawn = np.empty((N_PERMUTATIONS, len(self._column)), np.float32)
+        for row in drawn:
+            row[np.lexsort((rng.random(len(row)), self._column))] = chosen
+        return drawn
 
 
-def _expected_sum(is_b: np.ndarray, rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Mean, over the permutations within classes, of each column's sum over set b, float64 [d]."""
-    _, column = np.unique(labels, return_inverse=True)
-    share_b = np.bincount(column, is_b) / np.bincount(column)
-    return np.asarray(share_b[column].astype(np.float32) @ rows, dtype=float)
+def _cohen_d(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean of b minus mean of a over the root of the mean variance, and its standard error.
 
-
-def _centred(
-    features: np.ndarray, labels: np.ndarray, class_ids: np.ndarray, means: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    column = np.minimum(np.searchsorted(class_ids, labels), len(class_ids) - 1)
-    known = class_ids[column] == labels
-    return (features[known] - means[column[known]]).astype(np.float32), labels[known]
-
-
-def _cohen_d(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Mean of b minus mean of a over the root of the mean variance; NaN where that is 0."""
+    NaN where the spread is 0 or unknown.
+    """
     if len(a) < 2 or len(b) < 2:
-        return np.full(a.shape[1], np.nan)
-    variance = (a.var(axis=0, ddof=1, dtype=float) + b.var(axis=0, ddof=1, dtype=float)) / 2
-    difference = b.mean(axis=0, dtype=float) - a.mean(axis=0, dtype=float)
-    return np.asarray(
-        np.divide(
-            difference, np.sqrt(variance), out=np.full_like(variance, np.nan), where=variance > 0
-        )
-    )
+        return np.full(a.shape[1], np.nan), np.full(a.shape[1], np.nan)
+    v_a, v_b = (x.var(axis=0, ddof=1, dtype=float) for x in (a, b))
+    variance = (v_a + v_b) / 2
+    variance[variance == 0] = np.nan
+    d = (b.mean(axis=0, dtype=float) - a.mean(axis=0, dtype=float)) / np.sqrt(variance)
+    of_means = (v_a / len(a) + v_b / len(b)) / variance
+    return d, np.sqrt(of_means + d**2 / (2 * (len(a) + len(b))))
 
 
-def _estimate_of_d(d: float, n: dict[str, int]) -> Estimate:
-    """Return d with its large-sample interval (Hedges and Olkin 1985, ch. 5, eq. 14)."""
-    if np.isnan(d):
-        return Estimate.unknown("constant, or fewer than two images", n=n, unit="sd")
-    n1, n2 = n["reference"], n["target"]
-    half = _Z * float(np.sqrt((n1 + n2) / (n1 * n2) + d**2 / (2 * (n1 + n2))))
+def _estimate_of_d(d: float, error: float, n: dict[str, int]) -> Estimate:
+    """Return d with its large-sample interval (Hedges and Olkin 1985, ch. 5, unequal spreads)."""
+    if np.isnan(d) or np.isnan(error):
+        return Estimate.unknown("constant, or too few images to compare", n=n, unit="sd")
+    half = _Z * float(error)
     return Estimate(
         float(d), float(d) - half, float(d) + half, "large-sample normal", n, "sd", level=LEVEL
     )

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 
 from models.estimate import Estimate
 from models.gap.classes import ClassGap, ClassModel, class_counts, class_gaps
-from models.gap.difference import bootstrap_within_classes, newcombe
+from models.gap.difference import bootstrap_within_classes, label_shift, newcombe
 from models.gap.features import FeatureShift, feature_shifts
 
 
@@ -37,6 +37,8 @@ class GapReport:
     ----------
     gap : accuracy on the reference minus accuracy on the target (Newcombe)
     gap_within_classes : the same with the bootstrap within classes, as a cross-check
+    label_shift : part of the gap that another mix of classes alone makes, Σ (p_c − q_c) a1_c; None
+        where the target has a class that the reference lacks
     classes : largest shrunken gap first
     class_model : the fit behind the shrinkage; None where no class is in both sets
     features : largest shift × weight first
@@ -44,6 +46,7 @@ class GapReport:
 
     gap: Estimate
     gap_within_classes: Estimate
+    label_shift: float | None
     classes: list[ClassGap]
     class_model: ClassModel | None
     features: list[FeatureShift]
@@ -53,8 +56,6 @@ def report(
     reference: TestSet,
     target: TestSet,
     *,
-    train_class_ids: Int[np.ndarray, " k"],
-    train_class_means: Float[np.ndarray, "k d"],
     train_sd: Float[np.ndarray, " d"],
     head_weights: Float[np.ndarray, " d"],
     seed: int,
@@ -65,8 +66,8 @@ def report(
     ----------
     reference, target
         Test set 1 and test set 2; the gap is the first minus the second.
-    train_class_ids, train_class_means, train_sd
-        Moments of the train rows, for centring and for units.
+    train_sd
+        Standard deviation of each feature over the train rows, for units.
     head_weights
         Of `LinearHead.feature_weights`.
     seed
@@ -79,6 +80,7 @@ def report(
     return GapReport(
         gap=newcombe(int(k1.sum()), int(n1.sum()), int(k2.sum()), int(n2.sum())),
         gap_within_classes=bootstrap_within_classes(k1, n1, k2, n2, seed=seed),
+        label_shift=label_shift(k1, n1, n2),
         classes=classes,
         class_model=class_model,
         features=feature_shifts(
@@ -86,8 +88,6 @@ def report(
             reference.labels,
             target.features,
             target.labels,
-            train_class_ids=train_class_ids,
-            train_class_means=train_class_means,
             train_sd=train_sd,
             head_weights=head_weights,
             seed=seed,

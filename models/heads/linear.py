@@ -39,7 +39,7 @@ class LinearHead:
 
     Attributes
     ----------
-    mean, scale : float32 [d], of the train rows; scale is 1 for a constant feature
+    mean, scale : float64 [d], of the train rows; scale is 1 for a constant feature
     weight : float32 [d, k], on standardised features
     bias : float32 [k]
     class_ids : int64 [k], rising; column j of the scores is class class_ids[j]
@@ -122,7 +122,16 @@ class LinearHead:
                 raise NotFiniteInput(
                     "wanted finite features, got NaN or infinity. Extract these images again."
                 )
-            yield torch.addmm(bias, torch.from_numpy((block - self.mean) / self.scale), weight)
+            # in float64: a mean far from 0 must not swallow the differences
+            with np.errstate(over="ignore"):
+                standardised = ((block - self.mean) / self.scale).astype(np.float32)
+            scores = torch.addmm(bias, torch.from_numpy(standardised), weight)
+            if not torch.isfinite(scores).all():
+                raise NotFiniteInput(
+                    "wanted features near those that the model was trained on, got some so far "
+                    "away that the scores overflow. Check the units of these features."
+                )
+            yield scores
 
     def _columns(
         self, labels: Int[np.ndarray, " n"]

@@ -19,6 +19,7 @@ from models.heads.rows import TrainRows
 # from here on one held-out twentieth is large enough to choose by; below, every row is held out
 HOLDOUT_FROM_ROWS = 50_000
 N_FOLDS = 5
+_BLOCK_ROWS = 8192
 Progress = Callable[[float, str], None]
 _Fit = Callable[
     [torch.Tensor, torch.Tensor, int, Sequence[float], fits.Tick], Iterator[fits.Solution]
@@ -29,7 +30,7 @@ _Fit = Callable[
 class _Kind:
     """A head: how it is fitted, its hyper-parameter, and the values tried by default.
 
-    `grid` runs from the weakest regularisation to the strongest.
+    `grid` runs from the weakest regularisation to the strongest, down where `falling`.
     """
 
     fit: _Fit
@@ -38,10 +39,13 @@ class _Kind:
     low: float = 0.0
     high: float = math.inf
     per_row: bool = False  # the grid is multiplied by the number of rows
+    falling: bool = False  # the smaller the value, the stronger
 
 
 HEADS: Mapping[str, _Kind] = {
-    "logistic": _Kind(fits.logistic, "C", (3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 3e-3, 1e-3, 3e-4)),
+    "logistic": _Kind(fits.logistic, "C", (3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 3e-3, 1e-3, 3e-4),
+        falling=True,
+    ),
     "lda": _Kind(
         fits.lda, "shrinkage", (1e-3, 3e-3, 0.01, 0.03, 0.06, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0),
         high=1.0,
@@ -95,7 +99,7 @@ class Trained:
 
 
 def check_params(head: str, params: Mapping[str, Any], *, n_train: int = 1) -> tuple[float, ...]:
-    """Values of the hyper-parameter to try: those asked for, else the head's own grid.
+    """Values of the hyper-parameter to try, weakest regularisation first; default: a grid.
 
     Raises
     ------
@@ -128,7 +132,7 @@ def check_params(head: str, params: Mapping[str, Any], *, n_train: int = 1) -> t
             )
     if not values:
         raise InvalidParams(f"wanted at least one value of {kind.param}, got an empty list.")
-    return tuple(float(value) for value in values)
+    return tuple(sorted({float(value) for value in values}, reverse=kind.falling))
 
 
 def train(
@@ -142,8 +146,9 @@ def train(
     """Train a head: choose its hyper-parameter on held-out train rows, then fit on all of them.
 
     From 50,000 rows on one stratified twentieth is held out, below that five folds are. The best
-    validation accuracy wins, ties go to the lower loss; with at least 50,000 validation rows the
-    strongest regularisation within one standard error of the best wins.
+    validation accuracy wins, ties go to the lower loss, then to the stronger
+    regularisation; with at least 50,000 validation rows the strongest regularisation within one
+    standard error of the best wins.
 
     Parameters
     ----------
@@ -240,9 +245,12 @@ def _fit_all(
     mean = features.mean(axis=0, dtype=np.float64)
     scale = features.std(axis=0, dtype=np.float64)
     # a feature that moves by rounding alone would be blown up to unit variance
-    scale = np.where(scale > 1e-6 * np.abs(mean), scale, 1.0)
-    mean, scale = mean.astype(np.float32), np.maximum(scale, 1e-30).astype(np.float32)
-    X = torch.from_numpy((features - mean) / scale)
+    scale = np.where(scale > 1e-7 * np.abs(mean), scale, 1.0)
+    scale = np.maximum(scale, 1e-30)
+    X = torch.empty(features.shape, dtype=torch.float32)
+    for start in range(0, len(features), _BLOCK_ROWS):
+        block = features[start : start + _BLOCK_ROWS]
+        X[start : start + len(block)] = torch.from_numpy((block - mean) / scale)
     for weight, bias in kind.fit(X, torch.from_numpy(y), len(class_ids), values, tick):
         yield LinearHead(mean, scale, weight.numpy(), bias.numpy(), class_ids)
 
@@ -251,17 +259,33 @@ def _judge(value: float | None, scores: np.ndarray, labels: np.ndarray) -> Candi
     logits = torch.from_numpy(scores).double()
     y = torch.from_numpy(labels)
     correct = (logits.argmax(dim=1) == y).double().mean()
+    # a class without rows in its fold counts as the least likely one, not as impossible
+    absent = logits < -1e29
+    floor = logits.masked_fill(absent, math.inf).amin(dim=1, keepdim=True)
+    logits = torch.where(absent, floor, logits)
 
-    def nll(log_temperature: float) -> float:
-        return float(torch.nn.functional.cross_entropy(logits / math.exp(log_temperature), y))
+    def nll(log_temperature: float, smoothing: float) -> float:
+        scaled = logits / math.exp(log_temperature)
+        return float(torch.nn.functional.cross_entropy(scaled, y, label_smoothing=smoothing))
 
-    found = minimize_scalar(nll, bounds=(-7, 7), method="bounded", options={"xatol": 1e-3})
-    return Candidate(value, float(correct), float(found.fun), math.exp(found.x))
+    # where all rows are right the loss alone would ask for certainty: n right ones do not show it
+    found = minimize_scalar(
+        nll,
+        bounds=(-7, 7),
+        args=(1 / (len(y) + 2),),
+        method="bounded",
+        options={"xatol": 1e-3},
+    )
+    return Candidate(value, float(correct), nll(found.x, 0.0), math.exp(found.x))
 
 
 def _choose(candidates: list[Candidate], n: int) -> int:
     """Index of the best candidate; the grid runs from weak to strong regularisation."""
-    best = min(range(len(candidates)), key=lambda i: (-candidates[i].top1, candidates[i].nll))
+
+    def rank(i: int) -> tuple[float, float, int]:
+        return -candidates[i].top1, round(candidates[i].nll, 4), -i
+
+    best = min(range(len(candidates)), key=rank)
     if n < HOLDOUT_FROM_ROWS:
         return best
     low, high = wilson(round(candidates[best].top1 * n), n, level=0.6827)

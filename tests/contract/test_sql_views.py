@@ -8,9 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from etl import load
 from etl.database import attach, sql_files
 from etl.moments import QUANTILES
 from service.database import Database
+from tests.world import Split, write_csv
 
 
 @pytest.fixture(scope="module")
@@ -133,22 +135,36 @@ def test_class_shift(con, world):
     def of(split, class_id):
         return split.features[split.labels == class_id].astype(float)
 
-    within = sum(((of(R, c) - of(R, c).mean(axis=0)) ** 2).sum(axis=0) for c in range(4))
-    variance = (within / (len(R.labels) - 4))[:2]  # the third feature is constant: left out
+    parts = [of(split, c) for split in (R, T) for c in range(3)]
+    within = sum(((x - x.mean(axis=0)) ** 2).sum(axis=0) for x in parts)
+    # the third feature is constant: left out
+    variance = (within / sum(len(x) - 1 for x in parts))[:2]
     for row in found.itertuples():
         r, t = of(R, row.class_id), of(T, row.class_id)
         distance = ((t.mean(axis=0) - r.mean(axis=0))[:2] ** 2 / variance).mean() ** 0.5
         assert row.rms_mean_difference == pytest.approx(distance)
-        assert row.rms_by_chance == pytest.approx((1 / len(r) + 1 / len(t)) ** 0.5)
-        spread = [(x.var(axis=0, ddof=1)[:2] / variance).mean() for x in (t, r)]
-        assert row.variance_ratio == pytest.approx(spread[0] / spread[1])
+        own = [x.var(axis=0, ddof=1)[:2] / variance for x in (r, t)]
+        by_chance = (own[0] / len(r) + own[1] / len(t)).mean() ** 0.5
+        assert row.rms_by_chance == pytest.approx(by_chance)
+        assert row.variance_ratio == pytest.approx(own[1].mean() / own[0].mean())
 
 
-def test_class_shift_by_chance_is_what_no_shift_shows():
-    """Two sets of one world: the mean squared shift is 1/n_reference + 1/n_target."""
+def test_class_shift_by_chance_is_what_no_shift_shows(tmp_path):
+    """Two draws of one world, with a class twice as wide, a class of one image, a dead feature."""
     rng = np.random.default_rng(0)
-    r, t = rng.normal(size=(2000, 5)), rng.normal(size=(2000, 10))
-    assert ((r.mean(axis=1) - t.mean(axis=1)) ** 2).mean() == pytest.approx(1 / 5 + 1 / 10, rel=0.1)
+    labels = np.repeat(np.arange(9), [20] * 8 + [1])
+    for split in ("val", "v2"):
+        features = rng.normal(size=(161, 200)) * np.where(labels == 5, 2, 1)[:, None]
+        features[:, 0] = 0
+        features[0, 0] = 1e-4 if split == "val" else 1.0
+        paths = [f"{split}/{i}" for i in range(161)]
+        write_csv(tmp_path / f"{split}_x.csv", Split(paths, labels, features.astype(np.float32)))
+    load(tmp_path / "data", [tmp_path])
+    found = Database(tmp_path / "data").rows("select * from class_shift order by class_id")
+    ratios = [row["rms_mean_difference"] / row["rms_by_chance"] for row in found]
+    assert len(ratios) == 18
+    assert min(ratios) > 0.8
+    assert max(ratios) < 1.25
 
 
 def test_model(con, toy_data):
@@ -199,8 +215,6 @@ def test_evaluation(con):
 
 
 def test_an_empty_results_folder_is_no_error(tmp_path, toy_csv):
-    from etl import load
-
     load(tmp_path, [toy_csv / "val_toy.csv"])
     con = duckdb.connect()
     attach(con, tmp_path)

@@ -4,13 +4,20 @@ import pytest
 from scipy.special import expit, logit
 from scipy.stats import betabinom, ks_2samp, wasserstein_distance
 from sklearn.metrics import log_loss
+from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
 from models.estimate import Estimate, share, wilson
 from models.gap import TestSet, report
 from models.gap.classes import class_counts, class_gaps, fit_class_model
-from models.gap.difference import bootstrap_within_classes, newcombe
-from models.gap.features import distances, feature_shifts, permutation_p_values
+from models.gap.difference import bootstrap_within_classes, label_shift, newcombe
+from models.gap.excess import benjamini_hochberg, excess_p_values
+from models.gap.features import (
+    _WithinClasses,
+    distances,
+    feature_shifts,
+    permutation_p_values,
+)
 from models.gap.scores import calibration_error, equal_mass_bins, scores
 from models.heads import Predictions
 from tests.world import SHARED
@@ -55,11 +62,30 @@ def test_a_set_without_images_gives_null_with_a_reason():
     assert bootstrap_within_classes(nothing, nothing, nothing, nothing, seed=0).estimate is None
 
 
+def test_the_bootstrap_within_small_classes_covers():
+    """Resampling five images understates their spread by √(4/5) unless it is stretched."""
+    rng = np.random.default_rng(0)
+    n = np.full(60, 5)
+    covered = []
+    for seed in range(200):
+        p1, p2 = rng.beta(4, 2, 60), rng.beta(4, 3, 60)
+        gap = bootstrap_within_classes(rng.binomial(n, p1), n, rng.binomial(n, p2), n, seed=seed)
+        covered.append(gap.low <= p1.mean() - p2.mean() <= gap.high)
+    assert np.mean(covered) >= 0.92
+
+
+def test_a_bootstrap_that_sees_no_spread_says_so():
+    two, one = np.full(3, 2), np.ones(3, int)
+    assert "one image" in bootstrap_within_classes(one, one, one, two, seed=0).reason
+    assert "right and wrong" in bootstrap_within_classes(two, two, two, two, seed=0).reason
+
+
 def test_the_bootstrap_within_classes_has_the_stratified_spread():
     k1, n1 = np.array([90, 50, 10]), np.full(3, 100)
     k2, n2 = np.array([8, 5, 1]), np.full(3, 10)
     gap = bootstrap_within_classes(k1, n1, k2, n2, seed=0)
-    se = np.sqrt(sum((k * (n - k) / n).sum() / n.sum() ** 2 for k, n in ((k1, n1), (k2, n2))))
+    variances = [(k * (n - k) / (n - 1)).sum() / n.sum() ** 2 for k, n in ((k1, n1), (k2, n2))]
+    se = np.sqrt(sum(variances))
     assert (gap.high - gap.low) / (2 * 1.96 * se) == pytest.approx(1, abs=0.06)
     assert gap == bootstrap_within_classes(k1, n1, k2, n2, seed=0)
 
@@ -170,6 +196,72 @@ def test_a_class_in_one_set_alone_is_null_with_a_reason():
     assert [g.accuracy_target for g in gaps] == [2 / 3, None]
 
 
+@pytest.mark.parametrize(("k", "n1", "n2"), [(10, 500, 100), (10, 1000, 10), (2, 500, 50)])
+def test_intervals_of_classes_that_are_all_alike_cover(k, n1, n2):
+    """Few or like classes: the spread between them cannot be taken as known."""
+    rng = np.random.default_rng(0)
+    covered = []
+    for seed in range(120 // k):
+        k1, k2 = rng.binomial(n1, 0.8, k), rng.binomial(n2, 0.7, k)
+        gaps, _ = class_gaps(np.arange(k), k1, np.full(k, n1), k2, np.full(k, n2), seed=seed)
+        covered += [g.shrunken.low <= 0.1 <= g.shrunken.high for g in gaps]
+    assert np.mean(covered) >= 0.9
+
+
+@pytest.mark.parametrize(("k", "n1", "n2"), [(10, 500, 100), (100, 50, 10), (10, 48, 60)])
+def test_no_class_is_named_where_all_lose_the_same(k, n1, n2):
+    """The posterior probabilities name some class in most such worlds; the test does not."""
+    rng = np.random.default_rng(0)
+    worlds = 60
+    named = 0
+    for _ in range(worlds):
+        k1, k2 = rng.binomial(n1, 0.8, k), rng.binomial(n2, 0.7, k)
+        ones = np.ones(k, int)
+        common = (k1 / n1 - k2 / n2).mean()
+        p = excess_p_values(k1, ones * n1, k2, ones * n2, gap=common)
+        named += (benjamini_hochberg(p) <= 0.05).any()
+    assert named <= 8  # .05 of 60 is 3; the chance of more than 8 is below .004
+
+
+def test_a_class_that_loses_more_is_named():
+    rng = np.random.default_rng(0)
+    n1, n2 = np.full(20, 200), np.full(20, 100)
+    k1, k2 = rng.binomial(n1, 0.9), rng.binomial(n2, 0.85)
+    k2[3], k2[11] = 40, 100
+    gaps, _ = class_gaps(np.arange(20), k1, n1, k2, n2, seed=0)
+    named = {g.class_id for g in gaps if g.q_value <= 0.05}
+    assert 3 in named
+    assert named <= {3, 11}
+    assert gaps[0].class_id == 3
+    assert gaps[0].p_exceeds > 0.99
+
+
+def test_the_adjustment_agrees_with_statsmodels():
+    p = np.random.default_rng(0).random(50) ** 2
+    np.testing.assert_allclose(benjamini_hochberg(p), multipletests(p, method="fdr_bh")[1])
+
+
+@pytest.mark.parametrize(("k1", "k2"), [(10, 0), (0, 10), (10, 10), (0, 0)])
+def test_all_right_and_all_wrong_have_finite_answers(k1, k2):
+    ten = np.full(3, 10)
+    gaps, _ = class_gaps(np.arange(3), np.full(3, k1), ten, np.full(3, k2), ten, seed=0)
+    for gap in gaps:
+        assert np.isfinite([gap.shrunken.low, gap.shrunken.high, gap.p_exceeds]).all()
+        assert gap.q_value > 0.05
+
+
+def test_a_common_gap_is_free_of_the_class_mix():
+    """No class loses anything; the target merely has more of the easy ones."""
+    n1, k1 = np.full(4, 100), np.array([50, 50, 90, 90])
+    n2, k2 = np.array([50, 50, 200, 200]), np.array([25, 25, 180, 180])
+    gaps, _ = class_gaps(np.arange(4), k1, n1, k2, n2, seed=0)
+    assert all(gap.q_value > 0.5 for gap in gaps)
+    whole = newcombe(int(k1.sum()), 400, int(k2.sum()), 500)
+    assert whole.high < 0
+    assert label_shift(k1, n1, n2) == pytest.approx(whole.estimate)
+    assert label_shift(np.array([1, 0]), np.array([2, 0]), np.array([1, 1])) is None
+
+
 # ------------------------------------------------------------------------------ features (G9)
 
 
@@ -206,11 +298,48 @@ def test_permutation_is_valid_where_the_class_mix_differs():
     assert found <= 6  # 95 % band of a binomial with 40 trials at .05
 
 
+def test_another_spread_is_not_taken_for_another_mean():
+    """Unequal sizes and spreads: an unstudentised permutation test rejects in most such worlds."""
+    rng = np.random.default_rng(0)
+    found = 0
+    la, lb = np.repeat(np.arange(5), 50), np.repeat(np.arange(5), 10)
+    for seed in range(40):
+        a, b = rng.normal(size=(250, 30)), rng.normal(scale=2.0, size=(50, 30))
+        found += (permutation_p_values(a, la, b, lb, seed=seed) <= 0.05).any()
+    assert found <= 7
+
+
+def test_another_mix_of_classes_moves_no_feature_within_classes():
+    rng = np.random.default_rng(0)
+    la, lb = np.repeat([0, 1], [300, 100]), np.repeat([0, 1], [100, 300])
+    a, b = (rng.normal(size=(400, 40)) + 2 * y[:, None] for y in (la, lb))
+    found = feature_shifts(
+        a.astype(np.float32), la, b.astype(np.float32), lb,
+        train_sd=np.ones(40), head_weights=np.ones(40), seed=0,
+    )  # fmt: skip
+    assert all(f.mean_difference.low > 0 for f in found)
+    outside = [
+        not f.mean_difference_within_classes.low < 0 < f.mean_difference_within_classes.high
+        for f in found
+    ]
+    assert sum(outside) <= 6  # .05 of 40 is 2
+
+
+def test_the_shift_within_classes_is_the_weighted_difference_of_class_means():
+    rng = np.random.default_rng(0)
+    la, lb = np.array([0, 0, 0, 1, 1, 2]), np.array([0, 1, 1, 1, 3])
+    a, b = rng.normal(size=(6, 2)), rng.normal(size=(5, 2))
+    weights = {0: 3 * 1 / 4, 1: 2 * 3 / 5}
+    expected = sum(
+        w * (b[lb == c].mean(axis=0) - a[la == c].mean(axis=0)) for c, w in weights.items()
+    ) / sum(weights.values())
+    np.testing.assert_allclose(_WithinClasses(a, la, b, lb).shift, expected, rtol=1e-5)
+
+
 def test_shifts_are_null_where_nothing_can_be_known():
     zeros = np.zeros((3, 2), np.float32)
     found = feature_shifts(
         zeros, np.array([0, 0, 1]), zeros, np.array([2, 2, 2]),
-        train_class_ids=np.array([0, 1]), train_class_means=np.zeros((2, 2)),
         train_sd=np.zeros(2), head_weights=np.array([1.0, 2.0]), seed=0,
     )  # fmt: skip
     assert [f.feature_id for f in found] == [0, 1]
@@ -249,6 +378,18 @@ def test_scores_of_one_set():
     assert scores(predictions([0.5], [True]), n_classes=5, seed=0).top5.estimate is None
 
 
+@pytest.mark.parametrize("error", [0.0, 0.06])
+def test_the_interval_of_the_calibration_error_covers_in_spite_of_its_bias(error):
+    rng = np.random.default_rng(0)
+    covered = []
+    for seed in range(25):
+        confidence = rng.uniform(0.5, 0.95, 400)
+        correct = rng.random(400) < confidence - error
+        ece = scores(predictions(confidence, correct), n_classes=9, seed=seed).ece
+        covered.append(ece.low <= error <= ece.high)
+    assert np.mean(covered) >= 0.88
+
+
 def test_scores_that_cannot_be_known_say_why():
     unknown = scores(predictions([0.5, 0.5], [True, False], [0.1, np.nan]), n_classes=9, seed=0)
     assert unknown.nll.estimate is None
@@ -277,10 +418,8 @@ def test_relabelling_and_reordering_change_nothing():
 
     def explain(sets, ids, orders):
         sets = [TestSet(ids[y][o], c[o], f[o]) for (y, c, f), o in zip(sets, orders, strict=True)]
-        ranked = np.argsort(ids)
         return report(
-            *sets, train_class_ids=ids[ranked], train_class_means=np.zeros((4, 5)),
-            train_sd=np.ones(5), head_weights=np.ones(5), seed=0,
+            *sets, train_sd=np.ones(5), head_weights=np.ones(5), seed=0,
         )  # fmt: skip
 
     sets = [make(200, 0.0), make(150, 0.4)]

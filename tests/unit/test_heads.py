@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -150,6 +152,25 @@ def test_awkward_rows_do_no_harm(head):
     assert np.isfinite(trained.head.weight).all()
 
 
+@pytest.mark.parametrize("head", list(heads.HEADS))
+def test_a_class_without_rows_in_a_fold_does_not_win_what_was_held_out(head):
+    """Five classes of one image each: no internal validation can know any of them."""
+    X, y = blobs(n=5, k=5)
+    trained = train(TrainRows(X, y, roles=["train"]), head, seed=0)
+    assert trained.top1.estimate == 0
+    assert 0.1 < trained.candidates[0].temperature < 1100
+    assert trained.head.predict(X, y).correct.all()
+
+
+def test_a_full_tie_goes_to_the_stronger_regularisation():
+    X, y = blobs(n=200)
+    separable = TrainRows(X + 40 * y[:, None].astype(np.float32), y, roles=["train"])
+    trained = train(separable, "logistic", seed=0)
+    assert trained.top1.estimate == 1
+    assert trained.params["C"] < 3
+    assert 0.01 < trained.candidates[0].temperature < 100
+
+
 def test_temperature_makes_probabilities_mean_something():
     X, y = blobs(n=2000)
     for head in heads.HEADS:
@@ -200,7 +221,8 @@ def test_a_wrong_hyper_parameter_is_refused(head, params):
 
 
 def test_hyper_parameters_as_asked_for():
-    assert check_params("logistic", {"C": [0.1, 1]}) == (0.1, 1.0)
+    assert check_params("logistic", {"C": [0.1, 1, 1]}) == (1.0, 0.1)  # weak to strong
+    assert check_params("lda", {"shrinkage": [0.5, 0.1]}) == (0.1, 0.5)
     assert check_params("ridge", {"alpha": 5}, n_train=100) == (5.0,)
     assert check_params("ridge", {}, n_train=100)[0] == pytest.approx(0.01)
 
@@ -237,8 +259,8 @@ def test_the_choice_prefers_accuracy_then_loss_then_strength():
 @pytest.fixture
 def head():
     return LinearHead(
-        mean=np.array([1.0, 0.0], np.float32),
-        scale=np.array([2.0, 1.0], np.float32),
+        mean=np.array([1.0, 0.0]),
+        scale=np.array([2.0, 1.0]),
         weight=np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 1.0]], np.float32),
         bias=np.array([0.0, 0.0, 0.0], np.float32),
         class_ids=np.array([2, 5, 9]),
@@ -263,4 +285,6 @@ def test_a_head_refuses_other_features(head):
         head.scores(np.zeros((1, 3), np.float32))
     with pytest.raises(NotFiniteInput):
         head.scores(np.array([[np.nan, 0]], np.float32))
+    with pytest.raises(NotFiniteInput, match="overflow"):
+        replace(head, scale=np.array([1e-30, 1.0])).scores(np.array([[1e30, 0]], np.float32))
     assert head.scores(np.empty((0, 2), np.float32)).shape == (0, 3)

@@ -1,0 +1,117 @@
+"""What a gap report says, in sentences with number, interval and caveat; no more than it shows."""
+
+from collections.abc import Mapping, Sequence
+
+from models.gap import GapReport
+from models.gap.classes import ClassGap
+
+_Q = 0.05
+_NAMED = 5
+
+
+def in_words(
+    report: GapReport,
+    model: str,
+    reference: str,
+    target: str,
+    class_names: Mapping[int, str],
+    n_unknown: Sequence[int] = (0, 0),
+) -> list[str]:
+    """Say what a gap report shows.
+
+    Parameters
+    ----------
+    report, model, reference, target, class_names
+        The report and the names of things.
+    n_unknown
+        Images of the reference and of the target whose class the model was not trained on.
+    """
+    gap = report.gap
+    if gap.estimate is None or gap.low is None or gap.high is None:
+        return [f"The gap cannot be known: {gap.reason}."]
+    sentences = [_of_gap(gap.estimate, gap.low, gap.high, model, reference, target)]
+    sentences += [
+        f"{n:,} images of {split} have a class that the model was not trained on; they count as "
+        "wrong."
+        for n, split in zip(n_unknown, (reference, target), strict=True)
+        if n
+    ]
+    if report.label_shift is not None and abs(report.label_shift) >= 0.0005:
+        sentences.append(
+            f"{report.label_shift * 100:+.1f} points of the gap come from another mix of classes "
+            "alone; class gaps are compared without that part."
+        )
+    sentences += _of_classes(report.classes, class_names)
+    sentences += _of_features(report)
+    return sentences
+
+
+def _of_gap(
+    estimate: float, low: float, high: float, model: str, reference: str, target: str
+) -> str:
+    if estimate == 0:
+        span = f"95 % interval {_points(low, high)}"
+        return f"{model} scores the same on {target} as on {reference} ({span})."
+    word = "lower" if estimate > 0 else "higher"
+    ends = (low, high) if estimate > 0 else (-high, -low)
+    size = f"{abs(estimate) * 100:.1f} points {word}"
+    scores = f"{model} scores {size} on {target} than on {reference}"
+    if low > 0 or high < 0:
+        return f"{scores} (95 % interval {_points(*ends)})."
+    return (
+        f"{scores}, but the 95 % interval {_points(*ends)} includes 0: these images do not show "
+        "that there is a gap."
+    )
+
+
+def _points(low: float, high: float) -> str:
+    # an end that excludes 0 must not be rounded to it
+    digits = 2 if any(end and not round(end * 100, 1) for end in (low, high)) else 1
+    return f"{low * 100:.{digits}f} to {high * 100:.{digits}f}"
+
+
+def _of_classes(classes: list[ClassGap], names: Mapping[int, str]) -> list[str]:
+    compared = [c for c in classes if c.q_value is not None]
+    if len(compared) < 2:
+        return ["Classes cannot be compared: fewer than two have images in both sets."]
+    clear = [c for c in compared if c.q_value is not None and c.q_value <= _Q]
+    more = [c for c in clear if _above(c, compared)]
+    less = [c for c in clear if not _above(c, compared)]
+    test = f"(tested against the common gap, false names held at {_Q:.0%} of all)"
+    sentences = []
+    if more:
+        sentences.append(f"Classes that lose more than the others {test}: {_list(more, names)}.")
+    if less:
+        sentences.append(
+            f"Classes that lose less than the others, or gain {test}: {_list(less, names)}."
+        )
+    if not clear:
+        sentences.append(
+            f"No class is shown to lose more or less than the others {test}; with more images a "
+            "class, some may be."
+        )
+    return sentences
+
+
+def _above(c: ClassGap, compared: list[ClassGap]) -> bool:
+    n = sum(other.n_reference for other in compared)
+    common = sum((other.raw or 0) * other.n_reference / n for other in compared)
+    return (c.raw or 0) > common
+
+
+def _list(classes: list[ClassGap], names: Mapping[int, str]) -> str:
+    ranked = sorted(classes, key=lambda c: (c.q_value, c.class_id))
+    named = ", ".join(names.get(c.class_id, str(c.class_id)) for c in ranked[:_NAMED])
+    return named + (f" and {len(ranked) - _NAMED} more" if len(ranked) > _NAMED else "")
+
+
+def _of_features(report: GapReport) -> list[str]:
+    tested = [f for f in report.features if f.p_value is not None]
+    if not tested:
+        return ["Features cannot be compared within classes: no class has images in both sets."]
+    moved = [f for f in tested if f.p_value is not None and f.p_value < _Q]
+    return [
+        f"{len(moved)} of {len(tested)} features have another mean within classes (p < .05 after "
+        "adjustment for looking at all of them). A shift is a description: it does not say that "
+        "it causes the gap."
+    ]

@@ -1,0 +1,140 @@
+"""The demo: from images to an explained gap by one command."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.datasets import load_digits
+
+from models.backbone import lite0_state_dict
+from service import cli
+from service.analysis import Analysis
+from service.demo import demo_splits
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    data = tmp_path_factory.mktemp("demo") / "data"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GAP_DATA", str(data))
+        assert cli.main(["load", "--demo-if-empty"]) == 0
+    return data
+
+
+@pytest.fixture
+def run(demo, monkeypatch, capsys):
+    monkeypatch.setenv("GAP_DATA", str(demo))
+
+    def command(*argv, status=0):
+        assert cli.main(argv) == status
+        said = capsys.readouterr()
+        return said.out if status == 0 else said.err
+
+    return command
+
+
+def test_a_gap_belongs_to_the_features(demo):
+    """pixels: an interval that excludes 0; the network: not distinguishable from none."""
+    analysis = Analysis(demo)
+    pixels, lite0 = (analysis.gap(f"{b}-logistic") for b in ("pixels", "tf_efficientnet_lite0"))
+    assert (pixels.reference, pixels.target) == ("seen", "unseen")
+    assert pixels.gap.low > 0
+    assert pixels.accuracy["seen"].estimate == pytest.approx(0.965, abs=0.015)
+    assert pixels.accuracy["unseen"].estimate == pytest.approx(0.91, abs=0.02)
+    assert lite0.gap.low < 0 < lite0.gap.high
+    assert lite0.n_features == 1280
+    assert "three" in [c.class_name for c in pixels.classes]
+    assert "includes 0" in lite0.summary[0]
+
+
+def test_the_files_have_the_assignments_form(demo):
+    table = pd.read_csv(demo / "demo" / "train_pixels.csv")
+    assert table.columns[:4].tolist() == ["Unnamed: 0", "path", "label", "0"]
+    assert (demo / "demo" / "images" / table.path[0]).is_file()
+    digits = load_digits()
+    row = int(table.path[0].rsplit("/", 1)[1].removesuffix(".png"))
+    np.testing.assert_allclose(table.iloc[0, 3:], np.round(digits.images[row] * 255 / 16).ravel())
+
+
+def test_splits_are_60_40_within_class_and_new_writers_are_apart():
+    labels = load_digits().target
+    splits = demo_splits(labels, seed=0)
+    assert set(splits[:1200]) == {"train", "seen"}
+    assert set(splits[1200:]) == {"unseen"}
+    for label in range(10):
+        mine = splits[:1200][labels[:1200] == label]
+        assert (mine == "train").sum() == round(0.6 * len(mine))
+
+
+def test_a_second_call_repeats_nothing(run, demo):
+    before = {f: f.stat().st_mtime_ns for f in demo.rglob("*") if f.is_file()}
+    assert run("load", "--demo-if-empty") == ""
+    assert {f: f.stat().st_mtime_ns for f in before} == before
+
+
+def test_the_command_line_says_what_the_service_says(run, demo):
+    said = run("gap", "pixels-logistic")
+    answer = json.loads(run("gap", "pixels-logistic", "--json"))
+    assert answer["summary"][0] in said
+    assert answer["gap"]["low"] > 0
+    said = run("evaluate", "pixels-logistic", "--split", "seen", "--split", "unseen")
+    assert "gap seen − unseen" in said
+    assert json.loads(run("evaluate", "pixels-logistic", "--json"))["gap"]["top1"] == answer["gap"]
+    said = run("train", "pixels", "--head", "ridge", "--params", '{"alpha": 10}', "--name", "r")
+    assert "r: {" in said
+    assert "5-fold" in said
+    assert "splits" in run("evaluate", "r", "--json")
+    assert Analysis(demo).gap("r").summary
+
+
+@pytest.mark.parametrize(
+    ("argv", "code"),
+    [
+        (["load"], "service_error"),
+        (["gap", "none"], "not_found"),
+        (["train", "none"], "not_found"),
+        (["train", "pixels", "--name", "pixels-logistic"], "model_exists"),
+        (["train", "pixels", "--head", "lda", "--params", '{"shrinkage": 7}'], "invalid_params"),
+        (["load", "nowhere_x.csv"], "source_not_found"),
+    ],
+)
+def test_a_refusal_is_one_sentence_and_status_2(run, argv, code):
+    assert run(*argv, status=2).startswith(f"refused ({code}): ")
+
+
+def test_params_must_be_a_json_object(run):
+    for text in ("[1]", "{"):
+        with pytest.raises(SystemExit):
+            cli.main(["train", "pixels", "--params", text])
+
+
+def test_a_misspelt_setting_is_refused(run, monkeypatch):
+    monkeypatch.setenv("GAP_PROT", "1")
+    assert "Did you mean GAP_PORT" in run("gap", "pixels-logistic", status=2)
+
+
+def test_sql_without_a_database_is_refused(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("GAP_DATA", str(tmp_path / "none"))
+    assert cli.main(["sql"]) == 2
+    assert "gapscope demo" in capsys.readouterr().err
+
+
+def test_an_interrupt_ends_quietly(run, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Analysis, "gap", interrupt)
+    assert run("gap", "pixels-logistic", status=130) == ""
+
+
+def test_weights_that_do_not_fit_are_refused(monkeypatch):
+    import torch
+
+    from models import backbone
+
+    monkeypatch.setattr(torch, "load", lambda *_a, **_k: {"_fc.bias": torch.zeros(3)})
+    with pytest.raises(backbone.BackboneError, match="wanted weights of"):
+        backbone.efficientnet_lite0()
+    with pytest.raises(KeyError):
+        lite0_state_dict({"strange.bias": 0})
