@@ -2,9 +2,11 @@
 
 import fcntl
 import logging
+import socket
 import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -40,14 +42,7 @@ def create_app(settings: Settings, *, with_worker: bool = True) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        with (settings.data / _LOCK).open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise InUse(
-                    f"wanted the data folder {settings.data} to itself, but another service "
-                    "works on it. Stop that one, or name another folder with GAP_DATA."
-                ) from error
+        with _alone(settings.data):
             app.state.analysis.results.sweep()
             if with_worker:
                 app.state.worker = Worker(settings.data, settings.threads)
@@ -74,6 +69,39 @@ def create_app(settings: Settings, *, with_worker: bool = True) -> FastAPI:
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _fault)
     return app
+
+
+def refuse_if_in_use(settings: Settings) -> None:
+    """Refuse, before anything is started, a data folder or a port that is taken.
+
+    Raises
+    ------
+    InUse
+    """
+    settings.data.mkdir(parents=True, exist_ok=True)
+    with _alone(settings.data), socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            raise InUse(
+                f"wanted to listen on {settings.host}:{settings.port}, got: {error.strerror}. "
+                "Stop what listens there, or name another port with GAP_PORT."
+            ) from error
+
+
+@contextmanager
+def _alone(data: Path) -> Iterator[None]:
+    """Hold the lock of a data folder: two services would empty one queue twice."""
+    with (data / _LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InUse(
+                f"wanted the data folder {data} to itself, but another service works on it. "
+                "Stop that one, or name another folder with GAP_DATA."
+            ) from error
+        yield
 
 
 def _problem(status: int, title: str, detail: str, code: str) -> JSONResponse:

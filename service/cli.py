@@ -6,6 +6,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # the reader had enough: `gapscope gap m | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
@@ -185,10 +188,14 @@ def _gap(arguments: argparse.Namespace, settings: Settings) -> None:
 def _serve(_arguments: argparse.Namespace, settings: Settings) -> None:
     import uvicorn
 
-    from service.app import create_app
+    from service.app import create_app, refuse_if_in_use
 
+    refuse_if_in_use(settings)
     print(f"Gapscope on http://{settings.host}:{settings.port} (Ctrl-C stops it)", flush=True)
-    uvicorn.run(create_app(settings), host=settings.host, port=settings.port, log_level="warning")
+    with suppress(KeyboardInterrupt):  # Ctrl-C is how a service in the foreground ends
+        uvicorn.run(
+            create_app(settings), host=settings.host, port=settings.port, log_level="warning"
+        )
 
 
 def _sql(arguments: argparse.Namespace, settings: Settings) -> None:

@@ -28,6 +28,12 @@ class UnknownSetting(ServiceError):
     code = "unknown_setting"
 
 
+class BadSetting(ServiceError):
+    """A GAP_ setting with a value of the wrong kind or out of range."""
+
+    code = "bad_setting"
+
+
 class NoDatabase(ServiceError):
     """The data folder holds no database yet, or one that cannot be read."""
 
@@ -73,6 +79,7 @@ class InUse(ServiceError):
 STATUS: dict[type[Exception], int] = {
     ServiceError: 500,
     UnknownSetting: 500,
+    BadSetting: 500,
     InUse: 500,
     NoDatabase: 503,
     NotFound: 404,

@@ -8,6 +8,7 @@ table. A job whose worker died is `interrupted`, never for ever `running`.
 import json
 import multiprocessing
 import os
+import signal
 import sqlite3
 import threading
 import time
@@ -243,6 +244,7 @@ def work_one(jobs: Jobs, run: Run, expected: tuple[type[Exception], ...]) -> boo
 
 def work_on(data: Path, n_threads: int | None, parent: int) -> None:
     """Work until the parent process is no more: the main function of the worker process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the service, which ends this one
     import torch
 
     from etl.errors import LoadRefused

@@ -5,10 +5,10 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from service.errors import UnknownSetting
+from service.errors import BadSetting, UnknownSetting
 
 _PREFIX = "GAP_"
 
@@ -20,7 +20,7 @@ class Settings(BaseSettings):
 
     data: Path = Field(Path("data"), description="The data folder: database, models, jobs.")
     host: str = Field("127.0.0.1", description="Address to listen on.")
-    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    port: int = Field(8000, ge=1, le=65535, description="Port to listen on.")
     threads: int | None = Field(None, ge=1, description="Cores to use (default: all).")
 
 
@@ -31,6 +31,8 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     ------
     UnknownSetting
         With the nearest known name: a misspelt setting must not be ignored in silence.
+    BadSetting
+        A value of the wrong kind or out of range.
     """
     known = {_PREFIX + name.upper() for name in Settings.model_fields}
     for name in environment:
@@ -40,4 +42,11 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
                 f"wanted one of {', '.join(sorted(known))}, got {name} in the environment. "
                 f"Did you mean {near}? Rename or unset it."
             )
-    return Settings()
+    try:
+        return Settings()
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise BadSetting(
+            f"wanted another value of {_PREFIX}{str(fault['loc'][0]).upper()}, got "
+            f"{fault['input']!r}: {fault['msg']}. Correct or unset it."
+        ) from error

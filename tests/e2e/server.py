@@ -20,7 +20,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def environment(data: Path, port: int) -> dict[str, str]:
+def environment(data: Path, port: int = 8000) -> dict[str, str]:
     keep = {name: value for name, value in os.environ.items() if not name.startswith("GAP_")}
     return {**keep, "GAP_DATA": str(data), "GAP_PORT": str(port), "GAP_THREADS": "1"}
 

@@ -1,6 +1,7 @@
 """The service as people use it: train, evaluate, gap; SQL beside it; kill and restart."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from service.settings import Settings
 from tests.e2e.server import GAPSCOPE, environment, job_done, serving, wait_until
 from tests.world import Split, write_csv
 
+MANY = {"C": [0.01 * 1.05**i for i in range(100)]}  # a training long enough to look at
 VIEWS = [file.stem[3:] for file in sql_files()]
 
 
@@ -44,7 +46,7 @@ def duckdb_cli(data, query, *, inside):
         return subprocess.run(command, cwd=data, capture_output=True, text=True, check=False)
     command = [GAPSCOPE, "sql", "-csv", "-c", query]
     return subprocess.run(
-        command, env=environment(data, 0), capture_output=True, text=True, check=False
+        command, env=environment(data), capture_output=True, text=True, check=False
     )
 
 
@@ -52,19 +54,23 @@ def test_train_evaluate_gap_with_sql_beside(tmp_path, big_csv):
     data = tmp_path / "data"
     load(data, [big_csv])
     with serving(data) as (client, _):
-        asked = client.post("/train", json={"backbone": "big", "head": "logistic", "seed": 0})
-        assert asked.status_code == 202
-        location = asked.headers["location"]
-        assert asked.json() == {"job": location.removeprefix("/jobs/"), "model": "big-logistic"}
-        wait_until(lambda: client.get(location).json()["state"] == "running", 30)
+        long = {"backbone": "big", "head": "logistic", "seed": 0, "params": MANY, "name": "long"}
+        training = client.post("/train", json=long).headers["location"]
+        wait_until(lambda: client.get(training).json()["state"] == "running", 30)
         # every view answers while a model trains, from inside the folder and from elsewhere
         count = " union all ".join(f"select '{v}' as view, count(*) as n from {v}" for v in VIEWS)
         for inside in (True, False):
             done = duckdb_cli(data, count, inside=inside)
             assert done.returncode == 0, done.stderr
             assert len(done.stdout.splitlines()) == 1 + len(VIEWS)
-        assert client.get(location).json()["state"] == "running", "the training was too short"
         assert client.get("/health").json() == {"status": "ok"}
+        assert client.get(training).json()["state"] == "running", "the training was too short"
+        client.delete(training)
+        assert job_done(client, training)["state"] == "cancelled"
+        asked = client.post("/train", json={"backbone": "big", "head": "logistic", "seed": 0})
+        assert asked.status_code == 202
+        location = asked.headers["location"]
+        assert asked.json() == {"job": location.removeprefix("/jobs/"), "model": "big-logistic"}
         job = job_done(client, location)
         assert (job["state"], job["progress"], job["error"]) == ("done", 1.0, None)
         evaluation = client.post("/evaluate", json={"model": "big-logistic"}).json()
@@ -95,7 +101,7 @@ def test_train_evaluate_gap_with_sql_beside(tmp_path, big_csv):
 def test_a_running_job_is_cancelled_and_a_killed_one_interrupted(tmp_path, big_csv):
     data = tmp_path / "data"
     load(data, [big_csv])
-    train = {"backbone": "big", "head": "logistic", "seed": 0}
+    train = {"backbone": "big", "head": "logistic", "seed": 0, "params": MANY}
     with serving(data) as (client, service):
         first = client.post("/train", json=train).headers["location"]
         second = client.post("/train", json=train).headers["location"]
@@ -145,6 +151,29 @@ def test_a_second_service_on_one_folder_is_refused(toy_data):
         TestClient(create_app(settings, with_worker=False)),
     ):
         pass
+
+
+def test_a_port_or_folder_in_use_is_refused_in_words(tmp_path, toy_data):
+    with serving(shutil.copytree(toy_data, tmp_path / "data")) as (client, _):
+        taken = environment(tmp_path / "other", client.base_url.port)
+        for env, said in (
+            (taken, "another port with GAP_PORT"),
+            ({**taken, "GAP_DATA": str(tmp_path / "data")}, "another folder with GAP_DATA"),
+        ):
+            done = subprocess.run(
+                [GAPSCOPE, "serve"], env=env, capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 2
+            assert done.stderr.startswith("refused (in_use): ")
+            assert said in done.stderr
+
+
+def test_ctrl_c_ends_the_service_quietly(tmp_path, toy_data):
+    with serving(shutil.copytree(toy_data, tmp_path / "data")) as (_, service):
+        for pid in (*children(service.pid), service.pid):
+            os.kill(pid, signal.SIGINT)  # as a terminal does: to all of them
+        assert service.wait(20) == 0
+        assert children(service.pid) == []
 
 
 def test_an_empty_folder_is_served_with_what_to_do(tmp_path):

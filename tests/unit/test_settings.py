@@ -1,9 +1,8 @@
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
 
-from service.errors import UnknownSetting
+from service.errors import BadSetting, UnknownSetting
 from service.settings import read_settings
 
 
@@ -25,7 +24,8 @@ def test_a_misspelt_setting_is_refused_with_the_nearest_name(name, near):
         read_settings({name: "1"})
 
 
-def test_a_wrong_value_is_refused(monkeypatch):
-    monkeypatch.setenv("GAP_PORT", "http")
-    with pytest.raises(ValidationError):
+@pytest.mark.parametrize("value", ["http", "0", "70000"])
+def test_a_wrong_value_is_refused_in_words(monkeypatch, value):
+    monkeypatch.setenv("GAP_PORT", value)
+    with pytest.raises(BadSetting, match=f"another value of GAP_PORT, got '{value}'"):
         read_settings()

@@ -1,0 +1,68 @@
+"""README's own commands, run as they are printed."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from service import cli
+from tests.e2e.server import GAPSCOPE, environment, serving
+
+README = (Path(__file__).resolve().parent.parent.parent / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(heading):
+    section = README.split(f"### {heading}\n", 1)[1].split("\n## ", 1)[0]
+    return re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl on this machine")
+def test_train_evaluate_gap_by_curl_as_the_readme_prints_them(tmp_path, monkeypatch):
+    data = tmp_path / "data"
+    monkeypatch.setenv("GAP_DATA", str(data))
+    assert cli.main(["load", "--demo-if-empty"]) == 0
+    calls, commands = blocks("Train, evaluate, explain")
+    with serving(data) as (client, _):
+        script = calls.replace("http://127.0.0.1:8000", str(client.base_url).rstrip("/"))
+        done = subprocess.run(
+            ["bash", "-ec", script], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    answers = []
+    rest = done.stdout.strip()
+    while rest:
+        answer, end = json.JSONDecoder().raw_decode(rest)
+        answers.append(answer)
+        rest = rest[end:].strip()
+    accepted, jobs, card, evaluation, gap = answers
+    assert accepted["model"] == jobs[0]["model"] == card["model"] == "first"
+    assert evaluation["gap"]["top1"]["low"] > 0
+    assert gap["gap"] == evaluation["gap"]["top1"]
+    assert len(gap["features"]) == 5
+    assert (tmp_path / "classes.svg").read_text().startswith("<svg")
+    for line in commands.splitlines():
+        if line.startswith(("gapscope train", "gapscope evaluate", "gapscope gap")):
+            done = subprocess.run(
+                line.replace("gapscope", str(GAPSCOPE), 1), shell=True, env=environment(data),
+                capture_output=True, text=True, check=False,
+            )  # fmt: skip
+            assert done.returncode == 0, (line, done.stderr)
+
+
+def test_the_sql_of_the_readme_runs(toy_data):
+    (query,) = re.findall(r"```sql\n(.*?)```", README, re.DOTALL)
+    done = subprocess.run(
+        [GAPSCOPE, "sql", "-csv", "-c", query], env=environment(toy_data),
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == "class_name,accuracy_reference,accuracy_target,gap"
+
+
+def test_the_readmes_demo_table_is_what_the_demo_shows():
+    rows = re.findall(r"^\| `(\w+)` \| ([\d,]+) \| .* \|$", README, re.MULTILINE)
+    assert [(name, width) for name, width in rows] == [
+        ("pixels", "64"), ("tf_efficientnet_lite0", "1,280")]  # fmt: skip
