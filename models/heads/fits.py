@@ -17,6 +17,8 @@ Solution = tuple[torch.Tensor, torch.Tensor]
 Tick = Callable[[float], None]
 
 _MAX_ITERATIONS = 300
+_OPTIMISER_BYTES = 2e9
+_SCORES_BYTES = 32e6
 # score of a class without rows: it must not win the rows that were held out of its fold
 _ABSENT = -1e30
 
@@ -31,10 +33,9 @@ def logistic(
     is shared by two weight vectors, so that C here is half of scikit-learn's.
     """
     n, d = X.shape
-    rows = torch.arange(n)[:, None]
     penalty = 1 / torch.tensor(values, dtype=torch.float64)
-    # as many problems at once as keep scores and optimiser memory below about 1 GB
-    at_once = max(1, int(1e9 / (8 * n * k + 8 * 22 * (d + 1) * k)))
+    # as many problems at once as keep the optimiser's memory of its steps below about 2 GB
+    at_once = max(1, int(_OPTIMISER_BYTES / (8 * 22 * (d + 1) * k)))
     passes = 0
 
     def evaluate(which: torch.Tensor, theta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -43,21 +44,28 @@ def logistic(
         tick(min(0.99, (first + at_once * passes / _MAX_ITERATIONS) / len(values)))
         h = len(theta)
         weight = theta[:, : d * k].reshape(h, d, k)
-        bias = theta[:, d * k :]
         flat = weight.float().permute(1, 0, 2).reshape(d, h * k)
-        scores = torch.addmm(bias.float().reshape(-1), X, flat).reshape(n, h, k)
-        lse = torch.logsumexp(scores, dim=2, keepdim=True)
-        own = scores[rows, torch.arange(h)[None, :], y[:, None]]
-        loss = (lse[:, :, 0] - own).double().sum(dim=0)
-        residual = torch.exp(scores - lse)
-        residual[rows, torch.arange(h)[None, :], y[:, None]] -= 1
-        # rows · X is three times faster here than X' · rows
-        slope = (residual.reshape(n, h * k).T @ X).reshape(h, k, d).transpose(1, 2).double()
+        bias = theta[:, d * k :].float().reshape(-1)
+        loss = torch.zeros(h, dtype=torch.float64)
+        slope = torch.zeros(h * k, d, dtype=torch.float64)
+        bias_slope = torch.zeros(h, k, dtype=torch.float64)
+        # blocks of rows whose scores stay in cache: no matrix of n × h·k is ever made
+        block = max(256, int(_SCORES_BYTES / (4 * h * k)))
+        for start in range(0, n, block):
+            part, own = X[start : start + block], y[start : start + block, None]
+            here = (torch.arange(len(part))[:, None], torch.arange(h)[None, :], own)
+            scores = torch.addmm(bias, part, flat).reshape(-1, h, k)
+            lse = torch.logsumexp(scores, dim=2, keepdim=True)
+            loss += (lse[:, :, 0] - scores[here]).double().sum(dim=0)
+            residual = torch.exp(scores - lse)
+            residual[here] -= 1
+            # rows · X is three times faster here than X' · rows
+            slope += residual.reshape(-1, h * k).T @ part
+            bias_slope += residual.double().sum(dim=0)
         strength = penalty[first + which]
-        slope += strength[:, None, None] * weight
+        gradient = slope.reshape(h, k, d).transpose(1, 2) + strength[:, None, None] * weight
         value = loss + 0.5 * strength * weight.square().sum(dim=(1, 2))
-        gradient = torch.cat([slope.reshape(h, -1), residual.sum(dim=0).double()], dim=1)
-        return value / n, gradient / n
+        return value / n, torch.cat([gradient.reshape(h, -1), bias_slope], dim=1) / n
 
     for first in range(0, len(values), at_once):
         passes = 0
