@@ -4,7 +4,6 @@ import dataclasses
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import lru_cache
 from pathlib import Path
 from threading import RLock
 from typing import Any
@@ -33,6 +32,7 @@ from service.schemas import (
 )
 
 SEED = 0  # of bootstraps and permutations, so that the same question has the same answer
+_ANSWERS_KEPT = 32
 METRICS = ("top1", "top5", "nll", "ece")
 Progress = Callable[[float, str], None]
 
@@ -44,7 +44,7 @@ class Analysis:
         self.database = Database(data)
         self.results = Results(data)
         self._lock = RLock()  # one heavy answer at a time: two would only share the cores
-        self._explained = lru_cache(maxsize=32)(self._explain)
+        self._answers: dict[tuple[object, ...], GapOut] = {}
 
     def free_name(self, backbone: str, head: str, taken: set[str], asked: str | None) -> str:
         """Name of a new model: as asked for, else <backbone>-<head>, numbered where taken.
@@ -121,7 +121,13 @@ class Analysis:
         self.results.save_model(card, trained.head)
         return card
 
-    def evaluate(self, model: str, splits: list[str] | None = None) -> EvaluationOut:
+    def evaluate(
+        self,
+        model: str,
+        splits: list[str] | None = None,
+        *,
+        progress: Progress = lambda _share, _message: None,
+    ) -> EvaluationOut:
         """Scores of a model on test splits, with the gap where two are there.
 
         All test splits are scored at once, and once per state of the data: what is stored is
@@ -138,7 +144,7 @@ class Analysis:
             self.database.check_test_split(backbone, split)
         if not tests:
             raise NotATest(f"wanted a test split of {backbone!r}, found none. Load one.")
-        records = self._scored(model, backbone, tests)
+        records = self._scored(model, backbone, tests, progress)
         wanted = list(dict.fromkeys(splits)) if splits else tests
         found = {split: _scores_out(records, split) for split in wanted}
         gap = None
@@ -152,8 +158,17 @@ class Analysis:
             )
         return EvaluationOut(model=model, backbone=backbone, splits=found, gap=gap)
 
-    def gap(self, model: str, reference: str | None = None, target: str | None = None) -> GapOut:
+    def gap(
+        self,
+        model: str,
+        reference: str | None = None,
+        target: str | None = None,
+        *,
+        progress: Progress = lambda _share, _message: None,
+    ) -> GapOut:
         """Why a model scores lower on the target than on the reference.
+
+        Computed once per model, pair of splits and state of the database, then remembered.
 
         Raises
         ------
@@ -161,9 +176,14 @@ class Analysis:
         """
         card = self.results.card(model)
         ends = self.database.gap_ends(card["backbone"], reference, target)
-        digests = tuple(sorted(self.database.digests(card["backbone"]).items()))
+        key = (model, card["created_at"], *ends, self.database.version)
         with self._lock:
-            return self._explained(model, card["created_at"], *ends, digests)
+            if key not in self._answers:
+                answer = self._explain(card, *ends, progress)
+                while len(self._answers) >= _ANSWERS_KEPT:
+                    del self._answers[next(iter(self._answers))]
+                self._answers[key] = answer
+            return self._answers[key]
 
     def predict(self, model: str, features: list[list[float]]) -> PredictOut:
         """Classes and probabilities of rows of features.
@@ -205,7 +225,9 @@ class Analysis:
             target = next(split for split in wanted if split != reference)
         return reference, target
 
-    def _scored(self, model: str, backbone: str, tests: list[str]) -> list[dict[str, Any]]:
+    def _scored(
+        self, model: str, backbone: str, tests: list[str], progress: Progress
+    ) -> list[dict[str, Any]]:
         """Return the records of the evaluation, made anew where the data are not those scored."""
         with self._lock:
             digests = self.database.digests(backbone)
@@ -215,7 +237,8 @@ class Analysis:
                 return records
             head = self._matching_head(model, backbone)
             records, parts = [], []
-            for split in tests:
+            for i, split in enumerate(tests):
+                progress(i / len(tests), f"scoring {split}")
                 rows = self.database.test_rows(backbone, split)
                 predictions = head.predict(rows.features, rows.labels)
                 found = scores(predictions, n_classes=len(head.class_ids), seed=SEED)
@@ -235,15 +258,13 @@ class Analysis:
         return head
 
     def _explain(
-        self,
-        model: str,
-        created_at: str,  # noqa: ARG002 (part of the cache's key)
-        reference: str,
-        target: str,
-        digests: tuple[tuple[str, str], ...],  # noqa: ARG002 (part of the cache's key)
+        self, card: dict[str, Any], reference: str, target: str, progress: Progress
     ) -> GapOut:
-        backbone = self.results.card(model)["backbone"]
-        records = self._scored(model, backbone, self._test_splits(backbone))
+        model, backbone = card["model"], card["backbone"]
+        records = self._scored(
+            model, backbone, self._test_splits(backbone), _part_of(progress, 0.0, 0.3)
+        )
+        progress(0.3, "reading the features")
         head = self._matching_head(model, backbone)
         sets = [self._test_set(model, backbone, split) for split in (reference, target)]
         found = report(
@@ -251,7 +272,9 @@ class Analysis:
             train_sd=self.database.train_sd(backbone),
             head_weights=head.feature_weights(),
             seed=SEED,
+            progress=_part_of(progress, 0.4, 0.9),
         )
+        progress(0.9, "comparing the classes' features")
         shift = self.database.rows(
             """select class_id, class_name, n_reference, n_target, rms_mean_difference,
             rms_by_chance, variance_ratio
@@ -270,6 +293,8 @@ class Analysis:
             feature_names=self.database.feature_names(backbone),
             class_shift=shift,
             n_unknown=[int((~np.isin(s.labels, head.class_ids)).sum()) for s in sets],
+            train_changed=not set(card["train_sha256"])
+            <= set(self.database.digests(backbone).values()),
         )
 
     def _test_set(self, model: str, backbone: str, split: str) -> TestSet:
@@ -281,6 +306,15 @@ class Analysis:
         )
         correct = stored.column("is_correct").to_numpy()[place.to_numpy()]
         return TestSet(rows.labels, correct, rows.features)
+
+
+def _part_of(progress: Progress, start: float, stop: float) -> Progress:
+    """Progress of a part that takes from `start` to `stop` of the whole."""
+
+    def report_part(share: float, message: str) -> None:
+        progress(start + share * (stop - start), message)
+
+    return report_part
 
 
 def _records(model: str, split: str, sha256: str, found: Scores) -> list[dict[str, Any]]:

@@ -5,8 +5,8 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -136,11 +136,7 @@ def _train(arguments: argparse.Namespace, settings: Settings) -> None:
     analysis = Analysis(settings.data)
     analysis.check_train(arguments.backbone, arguments.head, arguments.params)
     model = analysis.free_name(arguments.backbone, arguments.head, set(), arguments.name)
-    with tqdm(total=100, desc=model, delay=1, file=sys.stderr) as bar:
-
-        def progress(share: float, _message: str) -> None:
-            bar.update(round(100 * share) - bar.n)
-
+    with _progress_bar(model) as progress:
         card = analysis.train(
             model=model,
             backbone=arguments.backbone,
@@ -155,7 +151,10 @@ def _train(arguments: argparse.Namespace, settings: Settings) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace, settings: Settings) -> None:
-    answer = Analysis(settings.data).evaluate(arguments.model, arguments.splits)
+    with _progress_bar(arguments.model) as progress:
+        answer = Analysis(settings.data).evaluate(
+            arguments.model, arguments.splits, progress=progress
+        )
     if arguments.json:
         return _print_json(answer)
     for split, scores in answer.splits.items():
@@ -167,7 +166,10 @@ def _evaluate(arguments: argparse.Namespace, settings: Settings) -> None:
 
 
 def _gap(arguments: argparse.Namespace, settings: Settings) -> None:
-    answer = Analysis(settings.data).gap(arguments.model, arguments.reference, arguments.target)
+    with _progress_bar(arguments.model) as progress:
+        answer = Analysis(settings.data).gap(
+            arguments.model, arguments.reference, arguments.target, progress=progress
+        )
     if arguments.json:
         return _print_json(answer)
     for sentence in answer.summary:
@@ -210,6 +212,18 @@ def _sql(arguments: argparse.Namespace, settings: Settings) -> None:
     )
     command = [str(duckdb), "-readonly", "-cmd", settings_sql, str(data / DATABASE)]
     os.execv(duckdb, [*command, *arguments.arguments])
+
+
+@contextmanager
+def _progress_bar(title: str) -> Iterator[Callable[[float, str], None]]:
+    """Show a bar on standard error where the work takes longer than a second."""
+    with tqdm(total=100, desc=title, unit="%", delay=1, file=sys.stderr, leave=False) as bar:
+
+        def progress(share: float, message: str) -> None:
+            bar.set_postfix_str(message, refresh=False)
+            bar.update(round(100 * share) - bar.n)
+
+        yield progress
 
 
 def _print_json(answer: Answer) -> None:

@@ -45,6 +45,14 @@ class Database:
         """Whether there is a database to read."""
         return (self._data / DATABASE).is_file()
 
+    @property
+    def version(self) -> tuple[int, int]:
+        """What tells this state of the database from every other; (0, 0) where there is none."""
+        if not self.exists:
+            return 0, 0
+        found = (self._data / DATABASE).stat()
+        return found.st_ino, found.st_mtime_ns
+
     @contextmanager
     def connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """Open a connection with the database as its default.

@@ -323,6 +323,7 @@ def gap_out(
     feature_names: list[str],
     class_shift: list[dict[str, Any]],
     n_unknown: Sequence[int],
+    train_changed: bool,
 ) -> GapOut:
     """Turn a gap report and the names of things into the answer of GET /gap."""
     names = {"reference": reference, "target": target}
@@ -364,7 +365,9 @@ def gap_out(
         gap=EstimateOut.of(report.gap, names),
         gap_within_classes=EstimateOut.of(report.gap_within_classes, names),
         label_shift=report.label_shift,
-        summary=in_words(report, model, reference, target, class_names, n_unknown),
+        summary=in_words(
+            report, model, reference, target, class_names, n_unknown, train_changed=train_changed
+        ),
         class_model=None if m is None else ClassModelOut(a=m.a, b=m.b, s=m.s, lr=m.lr),
         classes=classes,
         n_features=len(features),

@@ -16,6 +16,8 @@ def in_words(
     target: str,
     class_names: Mapping[int, str],
     n_unknown: Sequence[int] = (0, 0),
+    *,
+    train_changed: bool = False,
 ) -> list[str]:
     """Say what a gap report shows.
 
@@ -25,6 +27,8 @@ def in_words(
         The report and the names of things.
     n_unknown
         Images of the reference and of the target whose class the model was not trained on.
+    train_changed
+        Whether the train rows in the database are not those that the model learnt from.
     """
     gap = report.gap
     if gap.estimate is None or gap.low is None or gap.high is None:
@@ -40,6 +44,11 @@ def in_words(
         sentences.append(
             f"{report.label_shift * 100:+.1f} points of the gap come from another mix of classes "
             "alone; class gaps are compared without that part."
+        )
+    if train_changed:
+        sentences.append(
+            "The train file has changed since this model was trained; numbers in train standard "
+            "deviations are of the new one."
         )
     sentences += _of_classes(report.classes, class_names)
     sentences += _of_features(report)

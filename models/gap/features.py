@@ -1,5 +1,6 @@
 """Which features shift between two test sets, and how much the head leans on them (G9)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,6 +47,7 @@ def feature_shifts(
     train_sd: Float[np.ndarray, " d"],
     head_weights: Float[np.ndarray, " d"],
     seed: int,
+    progress: Callable[[float, str], None] = lambda _share, _message: None,
 ) -> list[FeatureShift]:
     """Shift of every feature; first the one that moves the scores most: |shift| / sd × weight.
 
@@ -62,11 +64,16 @@ def feature_shifts(
         Of `LinearHead.feature_weights`.
     seed
         Of the permutations.
+    progress
+        Called with the share done and a message.
     """
+    progress(0.1, "comparing the distributions of the features")
     n = {"reference": len(reference), "target": len(target)}
     ks, w1 = distances(reference, target)
     d_raw = _cohen_d(reference, target)
+    progress(0.4, "comparing features within classes")
     within = _WithinClasses(reference, reference_labels, target, target_labels)
+    progress(0.7, "permuting within classes")
     p_values = within.p_values(seed)
     d_within = within.cohen_d()
     moved = np.divide(np.abs(within.shift), train_sd, out=np.zeros(len(ks)), where=train_sd > 0)

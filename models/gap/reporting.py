@@ -1,5 +1,6 @@
 """All that is said of one head and two test sets."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,6 +60,7 @@ def report(
     train_sd: Float[np.ndarray, " d"],
     head_weights: Float[np.ndarray, " d"],
     seed: int,
+    progress: Callable[[float, str], None] = lambda _share, _message: None,
 ) -> GapReport:
     """Explain the gap of one head between two test sets.
 
@@ -72,7 +74,10 @@ def report(
         Of `LinearHead.feature_weights`.
     seed
         Of every draw.
+    progress
+        Called with the share done and a message.
     """
+    progress(0.0, "comparing classes")
     class_ids = np.union1d(reference.labels, target.labels)
     k1, n1 = class_counts(reference.labels, reference.correct, class_ids)
     k2, n2 = class_counts(target.labels, target.correct, class_ids)
@@ -91,5 +96,6 @@ def report(
             train_sd=train_sd,
             head_weights=head_weights,
             seed=seed,
+            progress=progress,
         ),
     )

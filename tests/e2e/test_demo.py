@@ -121,7 +121,7 @@ def test_sql_without_a_database_is_refused(monkeypatch, tmp_path, capsys):
 
 
 def test_an_interrupt_ends_quietly(run, monkeypatch):
-    def interrupt(*_):
+    def interrupt(*_args, **_named):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Analysis, "gap", interrupt)

@@ -222,9 +222,17 @@ def test_a_changed_backbone_is_told_from_the_one_trained_on(tmp_path, world):
         rows = world["v2", "toy"]
         write_csv(folder / "v2_x.csv", Split(rows.paths, rows.labels, -rows.features))
         load(data, [folder])
+        said = client.get("/gap/m").json()["summary"]
+        assert not any("train file has changed" in sentence for sentence in said)
         after = client.post("/evaluate", json={"model": "m"}).json()
         assert after["splits"]["val"] == before["splits"]["val"]
         assert after["splits"]["v2"] != before["splits"]["v2"]
+        # another train file: said so
+        rows = world["train", "toy"]
+        write_csv(folder / "train_x.csv", Split(rows.paths, rows.labels, rows.features + 1))
+        load(data, [folder])
+        said = client.get("/gap/m").json()["summary"]
+        assert any("train file has changed" in sentence for sentence in said)
         # another length: refused
         for split in ("train", "val", "v2"):
             write_csv(folder / f"{split}_x.csv", world[split, "tiny"])
