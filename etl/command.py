@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from etl.errors import LoadRefused
 from etl.loader import LoadReport, load
+from etl.sources import role_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,12 +80,13 @@ def in_words(report: LoadReport) -> str:
     lines = []
     if report.loaded:
         lines.append(
-            f"{'split':10} {'backbone':32} {'rows':>9} {'rejected':>8} {'features':>8} "
+            f"{'split':10} {'role':5} {'backbone':32} {'rows':>9} {'rejected':>8} {'features':>8} "
             f"{'classes':>7} {'seconds':>8} {'MB/s':>6}"
         )
     lines += [
-        f"{part.split:10} {part.backbone[:32]:32} {part.n_images:9,} {part.n_rejected:8,} "
-        f"{part.n_features:8,} {part.n_classes:7,} {part.seconds_s:8.2f} {part.mb_per_s:6.0f}"
+        f"{part.split:10} {role_of(part.split):5} {part.backbone[:32]:32} {part.n_images:9,} "
+        f"{part.n_rejected:8,} {part.n_features:8,} {part.n_classes:7,} {part.seconds_s:8.2f} "
+        f"{part.mb_per_s:6.0f}"
         for part in report.loaded
     ]
     for part in report.loaded:
@@ -92,13 +94,16 @@ def in_words(report: LoadReport) -> str:
     lines += [f"note: {note}" for note in report.notes]
     if report.kept:
         kept = ", ".join(f"{split} {backbone}" for split, backbone in report.kept)
-        lines.append(f"unchanged: {kept}")
-    ends = (report.reference, report.target)
-    lines.append(
-        f"gap: accuracy on {ends[0]} (reference) minus accuracy on {ends[1]} (target)"
-        if all(ends)
-        else "gap: needs two test splits; load another one"
-    )
+        lines.append(f"loaded before and kept (--replace would forget them): {kept}")
+    for backbone, (reference, target) in report.ends.items():
+        lines.append(
+            f"gap of {backbone}: accuracy on {reference} (reference) minus accuracy on {target} "
+            "(target)"
+            if reference and target
+            else f"gap of {backbone}: needs two test splits; load another one"
+        )
+        if backbone not in report.has_train:
+            lines.append(f"note: {backbone} has no train split yet: no head can be trained on it")
     return "\n".join(lines)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from etl.errors import DimensionMismatch, Encoding, HeaderMismatch, HeaderMissing, NotCsv
 
 LABEL, PATH = "label", "path"
+_LIKE_LABEL = {"label", "labels", "class", "class_id", "target", "targets", "y"}
 _INDEX_NAMES = ("", "Unnamed: 0")  # how pandas writes and reads its own index
 _NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*")
 _MAGIC = {
@@ -152,10 +153,20 @@ def _refuse_without_label(names: list[str], file: Path) -> None:
             file=file,
             line=1,
         )
+    separator = next((s for s in (";", "\t", "|") if len(names) == 1 and s in names[0]), None)
+    if separator is not None:
+        raise HeaderMismatch(
+            "columns separated by commas",
+            f"a line separated by {separator!r}",
+            "Export the file with commas.",
+            file=file,
+            line=1,
+        )
+    near = [name for name in names if name.strip().lower() in _LIKE_LABEL]
     raise HeaderMismatch(
         "a column named label",
-        f"{_few(names)}",
-        "Name the column with the class numbers `label`.",
+        f"{_few(near or names)}",
+        f"Rename the column with the class numbers{f' ({near[0]!r}?)' if near else ''} to label.",
         file=file,
         line=1,
     )

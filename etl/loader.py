@@ -24,7 +24,7 @@ from etl.errors import BadLabel, Leak, LoadRefused, SourceName
 from etl.header import LABEL, PATH
 from etl.part import Part, PartReport, Progress, last_line_of, load_part
 from etl.rows import FeatureFile
-from etl.sources import Source, default_reference, find_sources, role_of
+from etl.sources import Source, default_reference, find_sources, gap_ends, role_of
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,9 @@ class LoadReport:
     kept : (split, backbone) of the parts that were there and stay
     notes : what was passed over
     reference, target : the two ends of the default gap; None where there are fewer test splits
+    ends : the same for each backbone, by its name: where the reference has no features of it, the
+        usual names decide
+    has_train : backbones that have train rows
     seconds_s : seconds of the whole load
     """
 
@@ -45,6 +48,8 @@ class LoadReport:
     notes: list[str]
     reference: str | None
     target: str | None
+    ends: dict[str, tuple[str | None, str | None]]
+    has_train: set[str]
     seconds_s: float
 
 
@@ -133,13 +138,17 @@ def load(
                 _refuse_leaks(con)
                 create_views(con)
                 _check(con)
-    others = [s for s in splits if role_of(s) == "test" and s != chosen]
+    pairs = {(p.split, p.backbone) for p in kept} | claimed
+    backbones = dict.fromkeys([*(p.backbone for p in kept), *(s.backbone for s in changed)])
+    tests = [split for split in splits if role_of(split) == "test"]
     return LoadReport(
         loaded=loaded,
         kept=[(p.split, p.backbone) for p in kept],
         notes=notes,
         reference=chosen,
-        target=others[0] if others else None,
+        target=gap_ends(tests, chosen)[1],
+        ends={b: gap_ends([s for s in tests if (s, b) in pairs], chosen) for b in backbones},
+        has_train={b for b in backbones if ("train", b) in pairs},
         seconds_s=time.monotonic() - began,
     )
 

@@ -198,13 +198,12 @@ class _SplitImages:
 def _notes(part: Part, n_rejected: int, has_donor: bool) -> list[str]:
     notes = []
     if part.file.header.ignored_index:
-        notes.append("pandas' index column in front was passed over")
+        notes.append("pandas' index column in front was ignored")
     if not part.file.header.has_path and not has_donor:
         notes.append(f"no path column: images are named {part.source.split}/row-<n>")
     if n_rejected:
-        notes.append(
-            f"{n_rejected} rows left out: their path was there before, with the same label"
-        )
+        rows = "1 row" if n_rejected == 1 else f"{n_rejected} rows"
+        notes.append(f"{rows} left out: the same path came before, with the same label")
     return notes
 
 

@@ -144,7 +144,7 @@ class FeatureFile:
             yield Rows(n_rows, block.first_line, paths, labels, matrix, len(block.text))
             n_rows += len(labels)
         if n_rows == 0:
-            raise EmptyFile("rows after the header", "none", "Write it anew.", file=self.file)
+            raise EmptyFile("rows after the header", "none", "Export it again.", file=self.file)
         after = os.fstat(self._stream.fileno())
         if (after.st_size, after.st_mtime_ns) != (self.n_bytes, self.mtime_ns):
             raise SourceChanged(
@@ -161,7 +161,7 @@ class FeatureFile:
             raise EmptyFile(
                 "a header line and rows",
                 "an empty first line" if line else "no bytes",
-                "Write it anew.",
+                "Export it again.",
                 file=self.file,
             )
         return parse_header(line, self.file)
@@ -299,7 +299,7 @@ def _find_fault(
     return LoadRefused(
         "rows that a CSV reader understands",
         doubt,
-        "Write the file anew with a CSV library.",
+        "Export the file again with a CSV library.",
         file=file,
         line=block.first_line,
     )

@@ -5,11 +5,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from etl.errors import SourceName, SourceNotFound
+from etl.errors import NotCsv, SourceName, SourceNotFound
 
 # test set 1 under the names that people give it, in the order of preference
 REFERENCE_NAMES = ("val", "test1", "test_1", "seen")
 
+_OTHER_KINDS = {
+    **dict.fromkeys((".gz", ".zip", ".zst", ".xz", ".bz2", ".tgz", ".tar"), "Unpack it"),
+    **dict.fromkeys((".xlsx", ".xls", ".ods"), "Export the sheet as CSV"),
+    **dict.fromkeys((".parquet", ".npy", ".npz", ".tsv"), "Write it as CSV"),
+}
 _NAME = r"[A-Za-z0-9][A-Za-z0-9.+-]*"
 _FILE = re.compile(rf"(?P<split>test_\d+|{_NAME})_(?P<backbone>[\w.+-]+)\.csv", re.IGNORECASE)
 _OPTION = re.compile(r"(?P<split>[\w.+-]+)(:(?P<backbone>[\w.+-]+))?=(?P<file>.+)")
@@ -38,6 +43,18 @@ def role_of(split: str) -> str:
     ('train', 'test')
     """
     return "train" if split == "train" else "test"
+
+
+def _check_split(split: str, file: Path) -> str:
+    """Refuse a name that only looks like train: its rows would become a test set in silence."""
+    if split != "train" and re.fullmatch(r"train(ing|set|_set)?", split, re.IGNORECASE):
+        raise SourceName(
+            "the split of the rows that may teach a head to be called train",
+            f"{split!r}, which would be a test set",
+            f"Rename the file to train_…, or say it: --split train:BACKBONE={file}.",
+            file=file,
+        )
+    return split
 
 
 def parse_name(name: str) -> tuple[str, str] | None:
@@ -115,18 +132,32 @@ def default_reference(test_splits: Sequence[str]) -> str | None:
     return test_splits[0] if test_splits else None
 
 
+def gap_ends(test_splits: Sequence[str], reference: str | None) -> tuple[str | None, str | None]:
+    """Return default reference and target among the test splits of one backbone, in load order.
+
+    Examples
+    --------
+    >>> gap_ends(["v2", "val"], "seen")
+    ('val', 'v2')
+    >>> gap_ends(["val"], "val")
+    ('val', None)
+    """
+    first = reference if reference in test_splits else default_reference(test_splits)
+    return first, next((split for split in test_splits if split != first), None)
+
+
 def _in_folder(folder: Path) -> tuple[list[Source], list[str]]:
     found, notes = [], []
     for file in sorted(folder.glob("*.[cC][sS][vV]")):
         named = parse_name(file.name)
         if named is None:
-            notes.append(f"{file.name} passed over: its name is not <split>_<backbone>.csv")
+            notes.append(f"{file.name} ignored: its name is not <split>_<backbone>.csv")
         else:
-            found.append(Source(*named, file))
+            found.append(Source(_check_split(named[0], file), named[1], file))
     if not found:
         raise SourceNotFound(
             "a folder with files named <split>_<backbone>.csv",
-            "no such file in it",
+            "no such file in it (packed files and other formats are not read)",
             "Name the folder that holds the feature files, or one file: --split NAME=FILE.",
             file=folder,
         )
@@ -139,6 +170,13 @@ def _of_file(file: Path) -> Source:
         raise SourceNotFound(
             "a feature file or a folder of them", "nothing there", "Check the path.", file=file
         )
+    if file.suffix.lower() in _OTHER_KINDS:
+        raise NotCsv(
+            "a CSV text file",
+            f"a file called {file.name}",
+            f"{_OTHER_KINDS[file.suffix.lower()]}, and load the .csv file.",
+            file=file,
+        )
     if named is None:
         raise SourceName(
             "a name like val_eva02.csv (<split>_<backbone>.csv)",
@@ -146,7 +184,7 @@ def _of_file(file: Path) -> Source:
             f"Rename it, or say it: --split NAME:BACKBONE={file}.",
             file=file,
         )
-    return Source(*named, file)
+    return Source(_check_split(named[0], file), named[1], file)
 
 
 def _of_option(option: str) -> Source:
@@ -167,4 +205,4 @@ def _of_option(option: str) -> Source:
             f"Say it: --split {match['split']}:BACKBONE={file}.",
             file=file,
         )
-    return Source(match["split"], backbone, file)
+    return Source(_check_split(match["split"], file), backbone, file)

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from etl.sources import gap_ends
 from models import heads
 from models.errors import WrongShape
 from models.gap import TestSet, report
@@ -19,7 +20,7 @@ from models.gap.difference import newcombe
 from models.gap.scores import Scores, scores
 from models.heads import LinearHead, Predictions
 from service.database import Database
-from service.errors import DataChanged, ModelExists, NotATest
+from service.errors import DataChanged, ModelExists, NotATest, TestWasTrained
 from service.results import Results
 from service.schemas import (
     EstimateOut,
@@ -51,9 +52,10 @@ class Analysis:
 
         Raises
         ------
-        ModelExists
+        ModelExists, BadName
         """
         if asked is not None:
+            self.results.check_name(asked)
             if asked in taken or self.results.has(asked):
                 raise ModelExists(
                     f"wanted a new name, got {asked!r}, which is taken. Choose another."
@@ -95,7 +97,7 @@ class Analysis:
         began = time.monotonic()
         progress(0.0, "reading the train rows")
         digests = self.database.digests(backbone)
-        rows = self.database.train_rows(backbone)
+        rows, paths = self.database.train_rows(backbone)
         trained = heads.train(rows, head, params, seed=seed, progress=progress)
         roles = {row["split"]: row["role"] for row in self.database.splits_of(backbone)}
         card = {
@@ -118,7 +120,7 @@ class Analysis:
             .isoformat(timespec="milliseconds")
             .removesuffix("+00:00"),
         }
-        self.results.save_model(card, trained.head)
+        self.results.save_model(card, trained.head, paths)
         return card
 
     def evaluate(
@@ -137,7 +139,7 @@ class Analysis:
         ------
         NotFound, NotATest, DataChanged
         """
-        card = self.results.card(model)
+        card = self._card(model)
         backbone = card["backbone"]
         tests = self._test_splits(backbone)
         for split in splits or []:
@@ -174,7 +176,7 @@ class Analysis:
         ------
         NotFound, NotATest, DataChanged
         """
-        card = self.results.card(model)
+        card = self._card(model)
         ends = self.database.gap_ends(card["backbone"], reference, target)
         key = (model, card["created_at"], *ends, self.database.version)
         with self._lock:
@@ -212,17 +214,23 @@ class Analysis:
             probabilities=probabilities.tolist(),
         )
 
+    def _card(self, model: str) -> dict[str, Any]:
+        with self.database.connect():
+            pass  # without a database there is nothing to compare: say that first
+        return self.results.card(model)
+
     def _test_splits(self, backbone: str) -> list[str]:
         found = self.database.splits_of(backbone)
         tests = [row for row in found if row["role"] == "test"]
-        return [row["split"] for row in sorted(tests, key=lambda row: not row["is_reference"])]
+        marked = next((row["split"] for row in tests if row["is_reference"]), None)
+        first, _ = gap_ends([row["split"] for row in tests], marked)
+        return sorted((row["split"] for row in tests), key=lambda split: split != first)
 
     def _ends_among(self, backbone: str, wanted: list[str]) -> tuple[str, str]:
-        reference, target = self.database.gap_ends(backbone, None, None)
-        if reference not in wanted:
-            reference = next(split for split in wanted if split != target)
-        if target not in wanted or target == reference:
-            target = next(split for split in wanted if split != reference)
+        default, _ = self.database.gap_ends(backbone, None, None)
+        reference, target = gap_ends(wanted, default)
+        assert reference is not None
+        assert target is not None
         return reference, target
 
     def _scored(
@@ -240,12 +248,28 @@ class Analysis:
             for i, split in enumerate(tests):
                 progress(i / len(tests), f"scoring {split}")
                 rows = self.database.test_rows(backbone, split)
+                self._refuse_trained(model, split, digests[split], rows.paths)
                 predictions = head.predict(rows.features, rows.labels)
                 found = scores(predictions, n_classes=len(head.class_ids), seed=SEED)
                 records += _records(model, split, digests[split], found)
                 parts.append(_prediction_table(model, split, rows.paths, rows.labels, predictions))
             self.results.save_evaluation(model, records, pa.concat_tables(parts))
             return records
+
+    def _refuse_trained(self, model: str, split: str, sha256: str, paths: list[str]) -> None:
+        """Refuse a test split with images that the model learnt from.
+
+        Paths tell, and so does a whole file that was the train file under another name.
+        """
+        n_trained = int(self.results.learnt_from(model, paths).sum())
+        if sha256 in self.results.card(model)["train_sha256"]:
+            n_trained = len(paths)
+        if n_trained:
+            raise TestWasTrained(
+                f"wanted a test split of images that {model!r} has not learnt from, got "
+                f"{n_trained:,} of them in {split!r}. Load the test set itself, or train a new "
+                "model on the present train rows."
+            )
 
     def _matching_head(self, model: str, backbone: str) -> LinearHead:
         head = self.results.head(model)

@@ -168,7 +168,7 @@ def class_shift_chart(answer: GapOut) -> alt.LayerChart:
     return _titled(
         bar + chance,
         f"Features of {_first_of(len(rows), len(answer.class_shift))}classes: how far they moved; "
-        "tick = what chance alone shows on average",
+        "tick = what chance alone shows on average; largest ratio first",
         height=alt.Step(18),
     )
 

@@ -20,7 +20,7 @@ from models.heads import HEADS
 from service.analysis import Analysis
 from service.database import Database
 from service.demo import run_demo
-from service.errors import ServiceError
+from service.errors import NothingToLoad, ServiceError
 from service.schemas import Answer, EstimateOut
 from service.settings import Settings, read_settings
 
@@ -102,7 +102,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _json(argument: str) -> dict[str, Any]:
-    value = json.loads(argument)
+    try:
+        value = json.loads(argument)
+    except json.JSONDecodeError as error:
+        raise argparse.ArgumentTypeError(
+            f"wanted a JSON object such as '{{\"C\": 0.1}}', got {argument}: {error}"
+        ) from error
     if not isinstance(value, dict):
         raise argparse.ArgumentTypeError(f"wanted a JSON object, got {argument}")
     return value
@@ -114,7 +119,7 @@ def _load(arguments: argparse.Namespace, settings: Settings) -> None:
             _demo(arguments, settings)
         return
     if not arguments.sources and not arguments.split:
-        raise ServiceError(
+        raise NothingToLoad(
             "wanted a file, a folder or --split NAME=FILE, got nothing to load. "
             "For example: gapscope load features/"
         )
@@ -174,7 +179,7 @@ def _gap(arguments: argparse.Namespace, settings: Settings) -> None:
         return _print_json(answer)
     for sentence in answer.summary:
         print(sentence)
-    print(f"\n{'class':20} {'shrunken gap':>28} {'raw':>8} {'P(above the whole)':>19}")
+    print(f"\n{'class':20} {'shrunken gap':>28} {'raw':>8} {'P(above common gap)':>19}")
     for c in [c for c in answer.classes if c.raw is not None][:10]:
         raw, above = f"{c.raw:8.1%}", f"{c.p_exceeds:19.2f}"
         print(f"{c.class_name[:20]:20} {_percent(c.shrunken):>28} {raw} {above}")
@@ -193,6 +198,8 @@ def _serve(_arguments: argparse.Namespace, settings: Settings) -> None:
     from service.app import create_app, refuse_if_in_use
 
     refuse_if_in_use(settings)
+    if not Database(settings.data).exists:
+        print(f"note: nothing is loaded in {settings.data} yet: gapscope load, or gapscope demo")
     print(f"Gapscope on http://{settings.host}:{settings.port} (Ctrl-C stops it)", flush=True)
     with suppress(KeyboardInterrupt):  # Ctrl-C is how a service in the foreground ends
         uvicorn.run(

@@ -10,6 +10,7 @@ import duckdb
 import numpy as np
 
 from etl.database import DATABASE, attach, quoted
+from etl.sources import gap_ends
 from models.heads import TrainRows
 from service.errors import NoDatabase, NotATest, NotFound
 
@@ -122,15 +123,15 @@ class Database:
             if name is not None:
                 self.check_test_split(backbone, name)
         if reference is None:
-            free = [row for row in tests if row["split"] != target]
-            chosen = [row["split"] for row in free if row["is_reference"]]
-            reference = next(iter(chosen or [row["split"] for row in free]), None)
+            marked = next((row["split"] for row in tests if row["is_reference"]), None)
+            reference, _ = gap_ends(names, marked)
         if target is None:
             target = next((name for name in names if name != reference), None)
         if reference is None or target is None or reference == target:
             raise NotATest(
                 f"wanted two different test splits of {backbone!r} "
-                f"(loaded: {', '.join(names) or 'none'}), got {reference!r} and {target!r}."
+                f"(loaded: {', '.join(names) or 'none'}), got reference {reference!r} and "
+                f"target {target!r}. Name both."
             )
         return reference, target
 
@@ -147,7 +148,7 @@ class Database:
         if roles[split] != "test":
             raise NotATest(
                 f"wanted a test split, got {split!r} of role {roles[split]}: what a head is worth "
-                "on train rows is its internal validation, GET /models/{name}."
+                "on train rows is its internal validation, in the model card."
             )
 
     def digests(self, backbone: str) -> dict[str, str]:
@@ -167,8 +168,8 @@ class Database:
         )
         return [row["feature_name"] for row in found]
 
-    def train_rows(self, backbone: str) -> TrainRows:
-        """Return the rows that may teach a head: the only query that feeds training.
+    def train_rows(self, backbone: str) -> tuple[TrainRows, list[str]]:
+        """Return the rows that may teach a head, and their paths: what alone feeds training.
 
         Raises
         ------
@@ -176,7 +177,8 @@ class Database:
         """
         self.splits_of(backbone)
         meta, features = self._read(backbone, "role = 'train'", [])
-        return TrainRows(features, meta["class_id"], roles=set(meta["role"].tolist()))
+        rows = TrainRows(features, meta["class_id"], roles=set(meta["role"].tolist()))
+        return rows, meta["path"].tolist()
 
     def test_rows(self, backbone: str, split: str) -> TestRows:
         """Return the rows of one test split.

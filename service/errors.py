@@ -34,6 +34,12 @@ class BadSetting(ServiceError):
     code = "bad_setting"
 
 
+class NothingToLoad(ServiceError):
+    """A load without a file, folder or option."""
+
+    code = "nothing_to_load"
+
+
 class NoDatabase(ServiceError):
     """The data folder holds no database yet, or one that cannot be read."""
 
@@ -56,6 +62,19 @@ class DataChanged(ServiceError):
     """The model was trained on features that the database no longer holds."""
 
     code = "data_changed"
+
+
+class TestWasTrained(ServiceError):
+    """Images that the model learnt from stand in a test split now: no score of it would count."""
+
+    code = "test_was_trained"
+    __test__ = False  # not a test class, whatever its name begins with
+
+
+class BadName(ServiceError):
+    """A model name with characters that a folder or an address should not have."""
+
+    code = "bad_name"
 
 
 class NotATest(ServiceError):
@@ -81,10 +100,13 @@ STATUS: dict[type[Exception], int] = {
     UnknownSetting: 500,
     BadSetting: 500,
     InUse: 500,
+    NothingToLoad: 422,
     NoDatabase: 503,
     NotFound: 404,
     ModelExists: 409,
     DataChanged: 409,
+    TestWasTrained: 409,
+    BadName: 422,
     NotATest: 422,
     JobDone: 409,
     LoadRefused: 422,

@@ -162,7 +162,8 @@ class Jobs:
         with self._connect() as con:
             con.execute(
                 "update job set state = case state when 'queued' then 'cancelled' "
-                "else 'cancelling' end, message = 'cancelled', "
+                "else 'cancelling' end, message = case state when 'queued' then 'cancelled' "
+                "else 'stops at its next step' end, "
                 "finished_at = case state when 'queued' then ? end "
                 "where job = ? and state in ('queued', 'running')",
                 (_now(), job),

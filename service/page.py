@@ -48,9 +48,12 @@ def first_page(analysis: Analysis, jobs: list[Job], model: str | None) -> str:
 
 
 def chart_page(spec: dict[str, Any]) -> str:
-    """Page with one chart; the spec stands in it as data, not as script."""
+    """Page with one chart and all that it needs; the spec stands in it as data, not as script."""
     text = json.dumps(spec).replace("<", "\\u003c")
-    return _render("chart.html", title=spec.get("description", "chart"), spec=text)
+    # all in one file, so that it can be kept and handed on
+    parts = {file.split(".")[0]: _content(file) for file in ("style.css", "page.js", "vega.js")}
+    scripts = {name: part.replace("</script", "<\\/script") for name, part in parts.items()}
+    return _render("chart.html", title=spec.get("description", "chart"), spec=text, **scripts)
 
 
 def static_file(file: str) -> Response:

@@ -1,6 +1,7 @@
 """Trained models and what they said: one folder a model under results/, readable by anyone.
 
     results/<model>/model.json            the model card
+    results/<model>/train_rows.parquet    a hash of the path of every row it learnt from
     results/<model>/head.safetensors      mean, scale, weight, bias, class_ids
     results/<model>/predictions.parquet   one row per test image, once it is evaluated
     results/<model>/evaluation.json       one record per test split and metric
@@ -20,11 +21,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pandas.util import hash_array
 from safetensors.numpy import load_file, save_file
 
 from etl.database import PREDICTION_SCHEMA, RESULTS
 from models.heads import LinearHead
-from service.errors import DataChanged, ModelExists, NotFound
+from service.errors import BadName, DataChanged, ModelExists, NotFound
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 _NEW = ".new-"
@@ -83,19 +85,47 @@ class Results:
             )
         return LinearHead(**tensors)
 
-    def save_model(self, card: dict[str, Any], head: LinearHead) -> None:
-        """Store a new model.
+    def check_name(self, model: str) -> None:
+        """Refuse a name that cannot be a folder and an address.
 
         Raises
         ------
-        ModelExists
+        BadName
         """
+        if not re.match(NAME, model):
+            raise BadName(
+                "wanted a name of up to 100 letters, digits, points, hyphens and underscores that "
+                f"begins with a letter or digit, got {model!r}."
+            )
+
+    def learnt_from(self, model: str, paths: list[str]) -> np.ndarray:
+        """Whether a model learnt from the image at each path, bool [n].
+
+        Raises
+        ------
+        NotFound
+        """
+        file = self._file(model, "train_rows.parquet")
+        known = pq.read_table(file).column("path_hash").to_numpy()
+        return np.isin(_hashes(paths), known)
+
+    def save_model(self, card: dict[str, Any], head: LinearHead, train_paths: list[str]) -> None:
+        """Store a new model, with a hash of the path of every row it learnt from.
+
+        Raises
+        ------
+        ModelExists, BadName
+        """
+        self.check_name(card["model"])
         fresh = self._data / f"{_NEW}{uuid.uuid4().hex}"
         fresh.mkdir(parents=True)
         try:
             save_file(
                 {name: np.ascontiguousarray(getattr(head, name)) for name in _TENSORS},
                 fresh / "head.safetensors",
+            )
+            pq.write_table(
+                pa.table({"path_hash": _hashes(train_paths)}), fresh / "train_rows.parquet"
             )
             _write(fresh / "model.json", json.dumps(card, indent=1, allow_nan=False).encode())
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -148,9 +178,14 @@ class Results:
             known = [card["model"] for card in self.models()]
             raise NotFound(
                 f"wanted a trained model ({', '.join(known) or 'none yet'}), got {model!r}. "
-                "Train one: POST /train."
+                "Train one: gapscope train BACKBONE, or POST /train."
             )
         return self._folder / model / name
+
+
+def _hashes(paths: list[str]) -> np.ndarray:
+    """64-bit hashes that are the same in every process."""
+    return np.asarray(hash_array(np.array(paths, dtype=object)))
 
 
 def _write(file: Path, content: bytes) -> None:

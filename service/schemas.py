@@ -366,7 +366,14 @@ def gap_out(
         gap_within_classes=EstimateOut.of(report.gap_within_classes, names),
         label_shift=report.label_shift,
         summary=in_words(
-            report, model, reference, target, class_names, n_unknown, train_changed=train_changed
+            report,
+            model,
+            reference,
+            target,
+            class_names,
+            n_unknown,
+            feature_names=feature_names,
+            train_changed=train_changed,
         ),
         class_model=None if m is None else ClassModelOut(a=m.a, b=m.b, s=m.s, lr=m.lr),
         classes=classes,

@@ -17,6 +17,7 @@ def in_words(
     class_names: Mapping[int, str],
     n_unknown: Sequence[int] = (0, 0),
     *,
+    feature_names: Sequence[str] = (),
     train_changed: bool = False,
 ) -> list[str]:
     """Say what a gap report shows.
@@ -27,6 +28,8 @@ def in_words(
         The report and the names of things.
     n_unknown
         Images of the reference and of the target whose class the model was not trained on.
+    feature_names
+        Of all features, in the order of the vectors.
     train_changed
         Whether the train rows in the database are not those that the model learnt from.
     """
@@ -35,15 +38,15 @@ def in_words(
         return [f"The gap cannot be known: {gap.reason}."]
     sentences = [_of_gap(gap.estimate, gap.low, gap.high, model, reference, target)]
     sentences += [
-        f"{n:,} images of {split} have a class that the model was not trained on; they count as "
-        "wrong."
+        f"{n:,} {'image' if n == 1 else 'images'} of {split} with a class that the model was not "
+        "trained on: counted as wrong."
         for n, split in zip(n_unknown, (reference, target), strict=True)
         if n
     ]
     if report.label_shift is not None and abs(report.label_shift) >= 0.0005:
         sentences.append(
-            f"{report.label_shift * 100:+.1f} points of the gap come from another mix of classes "
-            "alone; class gaps are compared without that part."
+            f"{report.label_shift * 100:+.1f} points of the gap come only from the class "
+            "proportions being different; class gaps are compared without that part."
         )
     if train_changed:
         sentences.append(
@@ -51,7 +54,7 @@ def in_words(
             "deviations are of the new one."
         )
     sentences += _of_classes(report.classes, class_names)
-    sentences += _of_features(report)
+    sentences += _of_features(report, reference, target, feature_names)
     return sentences
 
 
@@ -86,7 +89,7 @@ def _of_classes(classes: list[ClassGap], names: Mapping[int, str]) -> list[str]:
     clear = [c for c in compared if c.q_value is not None and c.q_value <= _Q]
     more = [c for c in clear if _above(c, compared)]
     less = [c for c in clear if not _above(c, compared)]
-    test = f"(tested against the common gap, false names held at {_Q:.0%} of all)"
+    test = f"(at most {_Q:.0%} of the classes named so are expected to be false alarms)"
     sentences = []
     if more:
         sentences.append(f"Classes that lose more than the others {test}: {_list(more, names)}.")
@@ -95,9 +98,16 @@ def _of_classes(classes: list[ClassGap], names: Mapping[int, str]) -> list[str]:
             f"Classes that lose less than the others, or gain {test}: {_list(less, names)}."
         )
     if not clear:
+        largest = [
+            f"{names.get(c.class_id, str(c.class_id))} {c.shrunken.estimate * 100:.1f} "
+            f"({_points(c.shrunken.low or 0, c.shrunken.high or 0)})"
+            for c in compared[:2]
+            if c.shrunken.estimate is not None
+        ]
         sentences.append(
-            f"No class is shown to lose more or less than the others {test}; with more images a "
-            "class, some may be."
+            f"Largest class gaps, in points after noise reduction: {', '.join(largest)}; but no "
+            "class is shown to lose more or less than the others. With more images a class, some "
+            "may be."
         )
     return sentences
 
@@ -114,13 +124,16 @@ def _list(classes: list[ClassGap], names: Mapping[int, str]) -> str:
     return named + (f" and {len(ranked) - _NAMED} more" if len(ranked) > _NAMED else "")
 
 
-def _of_features(report: GapReport) -> list[str]:
+def _of_features(report: GapReport, reference: str, target: str, names: Sequence[str]) -> list[str]:
     tested = [f for f in report.features if f.p_value is not None]
     if not tested:
         return ["Features cannot be compared within classes: no class has images in both sets."]
     moved = [f for f in tested if f.p_value is not None and f.p_value < _Q]
+    heaviest = ", ".join(names[f.feature_id] for f in moved[:_NAMED])
+    heaviest = f"; the head leans most on {heaviest}" if moved else ""
     return [
-        f"{len(moved)} of {len(tested)} features have another mean within classes (p < .05 after "
-        "adjustment for looking at all of them). A shift is a description: it does not say that "
-        "it causes the gap."
+        f"{len(moved)} of {len(tested)} features have a different mean on {target} than on "
+        f"{reference}, comparing images of the same class (p < .05, adjusted for looking at all "
+        f"of them){heaviest}. A shift is a description: it does not say that it causes "
+        "the gap."
     ]

@@ -117,7 +117,11 @@ def check_params(head: str, params: Mapping[str, Any], *, n_train: int = 1) -> t
     unknown = sorted(set(params) - {kind.param})
     if unknown:
         has = f"the parameter {kind.param}" if kind.param else "no parameters"
-        raise InvalidParams(f"head {head} has {has}, got {', '.join(unknown)}. Leave it out.")
+        meant = [name for name in unknown if name.lower() == str(kind.param).lower()]
+        raise InvalidParams(
+            f"head {head} has {has}, got {', '.join(unknown)}. "
+            + (f"Did you mean {kind.param}?" if meant else "Leave it out.")
+        )
     if not params:
         return tuple(v * n_train for v in kind.grid) if kind.per_row else kind.grid
     asked = params[str(kind.param)]

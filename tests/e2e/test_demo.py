@@ -91,7 +91,10 @@ def test_the_command_line_says_what_the_service_says(run, demo):
 @pytest.mark.parametrize(
     ("argv", "code"),
     [
-        (["load"], "service_error"),
+        (["load"], "nothing_to_load"),
+        (["train", "pixels", "--name", "../../evil"], "bad_name"),
+        (["train", "pixels", "--name", ""], "bad_name"),
+        (["train", "pixels", "--params", '{"c": 1}'], "invalid_params"),
         (["gap", "none"], "not_found"),
         (["train", "none"], "not_found"),
         (["train", "pixels", "--name", "pixels-logistic"], "model_exists"),

@@ -191,7 +191,7 @@ def test_a_changed_or_added_part_is_loaded_beside_what_stays(data, folder, world
     np.testing.assert_array_equal(
         database.test_rows("tiny", "val").features, world["val", "tiny"].features
     )
-    kept = (database.train_rows("toy").features, world["train", "toy"].features)
+    kept = (database.train_rows("toy")[0].features, world["train", "toy"].features)
     np.testing.assert_array_equal(*(np.unique(rows, axis=0) for rows in kept))
     np.testing.assert_array_equal(
         database.test_rows("toy", "sketch").features, world["val", "toy"].features
@@ -258,7 +258,7 @@ def test_a_second_mention_with_the_same_label_is_left_out_and_counted(tmp_path, 
     report = load(tmp_path / "data", [write_csv(tmp_path / "val_toy.csv", doubled)])
     (part,) = report.loaded
     assert (part.n_rows_read, part.n_images, part.n_rejected) == (21, 20, 1)
-    assert "1 rows left out" in command.in_words(report)
+    assert "1 row left out" in command.in_words(report)
     found = Database(tmp_path / "data").test_rows("toy", "val")
     np.testing.assert_array_equal(found.features, rows.features)
 
@@ -330,7 +330,9 @@ def test_a_database_of_another_version_is_refused(tmp_path, toy_csv):
 def test_a_train_split_alone_has_no_gap(tmp_path, toy_csv, capsys, monkeypatch):
     monkeypatch.setenv("GAP_DATA", str(tmp_path / "data"))
     assert main([str(toy_csv / "train_toy.csv")]) == 0
-    assert "needs two test splits" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "gap of toy: needs two test splits" in said
+    assert "no train split" not in said
 
 
 def test_a_world_of_any_split_names_loads(tmp_path):
@@ -338,3 +340,40 @@ def test_a_world_of_any_split_names_loads(tmp_path):
     renamed = {("photo", "x"): world["val", "toy"], ("art", "x"): world["v2", "toy"]}
     report = load(tmp_path / "data", [write_world(tmp_path / "csv", renamed)])
     assert (report.reference, report.target) == ("art", "photo")
+
+
+def test_a_backbone_without_the_reference_goes_by_the_usual_names(data, world, tmp_path, capsys):
+    """The demo's `seen` must not decide for other features: val − v2, never by file order."""
+    folder = tmp_path / "mine"
+    write_csv(folder / "seen_demo.csv", world["val", "toy"])
+    write_csv(folder / "unseen_demo.csv", world["v2", "toy"])
+    load(tmp_path / "d", [folder])
+    for split in ("train", "val", "v2"):
+        write_csv(tmp_path / "later" / f"{split}_toy.csv", world[split, "toy"])
+    report = load(tmp_path / "d", [tmp_path / "later"])
+    assert report.ends == {"demo": ("seen", "unseen"), "toy": ("val", "v2")}
+    assert Database(tmp_path / "d").gap_ends("toy", None, None) == ("val", "v2")
+    said = command.in_words(report)
+    assert "gap of toy: accuracy on val (reference) minus accuracy on v2" in said
+    assert "--replace would forget them" in said
+    assert "note: demo has no train split yet" in said
+
+
+@pytest.mark.parametrize("name", ["Train", "training", "TRAIN"])
+def test_a_name_that_only_looks_like_train_is_refused(tmp_path, world, name):
+    file = write_csv(tmp_path / f"{name}_toy.csv", world["train", "toy"])
+    for call in ({"places": [tmp_path]}, {"places": [file]}):
+        with pytest.raises(LoadRefused, match="to be called train"):
+            load(tmp_path / "data", **call)
+    with pytest.raises(LoadRefused, match="to be called train"):
+        load(tmp_path / "data", [], explicit=[f"{name}:x={file}"])
+
+
+@pytest.mark.parametrize(
+    ("name", "todo"),
+    [("val_x.csv.gz", "Unpack"), ("val_x.xlsx", "Export"), ("val_x.parquet", "Write it as CSV")],
+)
+def test_another_kind_of_file_is_refused_with_what_to_do(tmp_path, name, todo):
+    (tmp_path / name).touch()
+    with pytest.raises(LoadRefused, match=todo):
+        load(tmp_path / "data", [tmp_path / name])

@@ -13,8 +13,9 @@ from fastapi.testclient import TestClient
 
 from etl import load
 from etl.database import sql_files
+from service.analysis import Analysis
 from service.app import create_app
-from service.errors import InUse
+from service.errors import InUse, TestWasTrained
 from service.jobs import Jobs, Worker
 from service.settings import Settings
 from tests.e2e.server import GAPSCOPE, environment, job_done, serving, wait_until
@@ -240,6 +241,35 @@ def test_a_changed_backbone_is_told_from_the_one_trained_on(tmp_path, world):
         answer = client.post("/evaluate", json={"model": "m"})
         assert (answer.status_code, answer.json()["code"]) == (409, "data_changed")
         assert client.get("/?model=m").status_code == 200
+
+
+def test_rows_that_a_model_learnt_from_are_never_its_test(tmp_path, world):
+    """By path, and by file where the train file comes back under another name."""
+    folder, data = tmp_path / "csv", tmp_path / "data"
+    for split in ("train", "val", "v2"):
+        write_csv(folder / f"{split}_x.csv", world[split, "toy"], path=split != "v2")
+    load(data, [folder])
+    analysis = Analysis(data)
+    analysis.train(model="m", backbone="x", head="lda", params={}, seed=0)
+    assert analysis.evaluate("m").gap is not None
+    rows = world["train", "toy"]
+    write_csv(
+        tmp_path / "a" / "val_x.csv", Split(rows.paths[:5], rows.labels[:5], rows.features[:5])
+    )
+    shutil.copy(folder / "train_x.csv", tmp_path / "b_val_x.csv")
+    for explicit in (f"val:x={tmp_path}/a/val_x.csv", f"val:x={tmp_path}/b_val_x.csv"):
+        load(data, [folder / "v2_x.csv"], explicit=[explicit], replace=True)
+        with pytest.raises(TestWasTrained, match="in 'val'"):
+            analysis.evaluate("m")
+        with pytest.raises(TestWasTrained):
+            analysis.gap("m")
+    # without paths: the very file tells
+    write_csv(folder / "train_y.csv", rows, path=False)
+    load(data, [folder / "train_y.csv", folder / "v2_x.csv"], replace=True)
+    analysis.train(model="n", backbone="y", head="lda", params={}, seed=0)
+    load(data, [], explicit=[f"val:y={folder}/train_y.csv"], replace=True)
+    with pytest.raises(TestWasTrained, match="48 of them"):
+        analysis.evaluate("n")
 
 
 def test_classes_that_no_train_row_has_are_wrong_and_said_so(tmp_path, world):

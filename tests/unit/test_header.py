@@ -61,3 +61,18 @@ def test_another_set_of_features_is_refused():
         header.in_order_of(("a", "b", "c"), FILE)
     with pytest.raises(HeaderMismatch, match="'c'"):
         header.in_order_of(("a", "c"), FILE)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (b"path;label;0;1", "separated by ';'"),
+        (b"path\tlabel\t0", "separated by"),
+        (b"path,Label,0,1", "'Label'?"),
+        (b"path,0,1,2,3,4,5,6,target", "got 'target'"),
+    ],
+)
+def test_a_near_miss_is_named(line, said):
+    with pytest.raises(HeaderMismatch) as refused:
+        parse_header(line, FILE)
+    assert said in str(refused.value)
