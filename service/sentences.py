@@ -130,7 +130,7 @@ def _of_features(report: GapReport, reference: str, target: str, names: Sequence
         return ["Features cannot be compared within classes: no class has images in both sets."]
     moved = [f for f in tested if f.p_value is not None and f.p_value < _Q]
     heaviest = ", ".join(names[f.feature_id] for f in moved[:_NAMED])
-    heaviest = f"; the head leans most on {heaviest}" if moved else ""
+    heaviest = f"; those that move the scores most: {heaviest}" if moved else ""
     return [
         f"{len(moved)} of {len(tested)} features have a different mean on {target} than on "
         f"{reference}, comparing images of the same class (p < .05, adjusted for looking at all "

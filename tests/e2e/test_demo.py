@@ -1,6 +1,8 @@
 """The demo: from images to an explained gap by one command."""
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -46,6 +48,22 @@ def test_a_gap_belongs_to_the_features(demo):
     assert lite0.n_features == 1280
     assert "three" in [c.class_name for c in pixels.classes]
     assert "includes 0" in lite0.summary[0]
+
+
+def test_the_table_in_the_readme_is_what_the_demo_shows(demo):
+    """Within half a point: another processor may round one image to the other side."""
+    readme = (Path(__file__).resolve().parent.parent.parent / "README.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| ([\d,]+) \| (.*) \| (.*) \| (.*) \|$", readme, re.MULTILINE)
+    assert [row[0] for row in rows] == ["pixels", "tf_efficientnet_lite0"]
+    for backbone, n_features, *cells in rows:
+        answer = Analysis(demo).gap(f"{backbone}-logistic")
+        assert int(n_features.replace(",", "")) == answer.n_features
+        estimates = [answer.accuracy["seen"], answer.accuracy["unseen"], answer.gap]
+        for cell, estimate in zip(cells, estimates, strict=True):
+            printed = re.findall(r"−?[\d.]+", cell)[:3]
+            numbers = [float(n.replace("−", "-")) / 100 for n in printed]
+            found = [estimate.estimate, estimate.low, estimate.high]
+            assert numbers == pytest.approx(found, abs=0.005)
 
 
 def test_the_files_have_the_assignments_form(demo):
