@@ -22,7 +22,7 @@ $(VENV)/.dev-installed: $(VENV)/.installed
 	$(PIP) --no-build-isolation -e '.[dev]'
 	@touch $@
 
-.PHONY: help install up sql test test-full test-science bench lint docs
+.PHONY: help install up sql test test-full bench lint docs
 install: $(VENV)/.installed  ## make .venv, nothing else
 
 up: install  ## install, load the demo where there is no database, serve until Ctrl-C
@@ -37,9 +37,6 @@ test: $(VENV)/.dev-installed  ## all tests but the slow ones, with branch covera
 
 test-full: $(VENV)/.dev-installed  ## all tests
 	$(BIN)/python -m pytest -n 2
-
-test-science: $(VENV)/.dev-installed  ## coverage of intervals over simulated worlds
-	$(BIN)/python -m pytest -n 2 -m slow
 
 bench: $(VENV)/.dev-installed  ## the loader beside DuckDB's and pandas' own readers
 	$(BIN)/python -m tests.bench.load
