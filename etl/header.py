@@ -10,7 +10,7 @@ from etl.errors import DimensionMismatch, Encoding, HeaderMismatch, HeaderMissin
 LABEL, PATH = "label", "path"
 _LIKE_LABEL = {"label", "labels", "class", "class_id", "target", "targets", "y"}
 _INDEX_NAMES = ("", "Unnamed: 0")  # how pandas writes and reads its own index
-_NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*")
+NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*")
 _MAGIC = {
     b"PK\x03\x04": "a zip archive",
     b"\x1f\x8b": "a gzip file",
@@ -142,9 +142,9 @@ def parse_header(line: bytes, file: Path) -> Header:
 
 
 def _refuse_without_label(names: list[str], file: Path) -> None:
-    numbers = sum(_NUMBER.fullmatch(name) is not None for name in names)
+    numbers = sum(NUMBER.fullmatch(name) is not None for name in names)
     # names such as 0, 1, 2 … are numbers too, but whole and rising; data are not
-    rising = [str(i) for i in range(numbers)] == [n for n in names if _NUMBER.fullmatch(n)]
+    rising = [str(i) for i in range(numbers)] == [n for n in names if NUMBER.fullmatch(n)]
     if numbers > len(names) / 2 and not rising:
         raise HeaderMissing(
             "a first line with the columns' names (path,label,0,1,…)",

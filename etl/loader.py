@@ -270,15 +270,13 @@ def _write_classes(
     *,
     had_old: bool,
 ) -> None:
-    if names is None and had_old:
-        names = dict(con.execute("select class_id, class_name from old.class").fetchall())
-        beyond_is_fault = False
-    else:
-        beyond_is_fault = names is not None
-    names = names or {}
+    given = names is not None
+    if names is None:
+        old = "select class_id, class_name from old.class"
+        names = dict(con.execute(old).fetchall()) if had_old else {}
     used = con.execute("select distinct class_id from image order by class_id").fetchall()
     for (class_id,) in used:
-        if class_id not in names and beyond_is_fault:
+        if given and class_id not in names:
             _refuse_unnamed(con, class_id, len(names), loaded)
         names.setdefault(class_id, str(class_id))
     con.register("names", pa.table({"class_id": list(names), "class_name": list(names.values())}))
@@ -309,15 +307,19 @@ def _refuse_leaks(con: duckdb.DuckDBPyConnection) -> None:
         """select tr.path, te.split, count(*) over () as n_leaks
         from image as tr
         inner join image as te on tr.path = te.path
-        inner join split as s on te.split = s.split
-        where tr.split = 'train' and s.role = 'test'
+        where
+            tr.split in (select s.split from split as s where s.role = 'train')
+            and te.split in (select s.split from split as s where s.role = 'test')
         order by tr.image_id
         limit 5"""
     ).fetchall()
     if not leaks:
         return
     path, split, n_leaks = leaks[0]
-    files = con.execute("select file from load_report where split = 'train'").fetchall()
+    files = con.execute(
+        """select file from load_report
+        where split in (select s.split from split as s where s.role = 'train')"""
+    ).fetchall()
     places = [(file, last_line_of(Path(file), path)) for (file,) in files]
     file, line = next((p for p in places if p[1] is not None), (None, None))
     raise Leak(

@@ -33,14 +33,13 @@ from etl.errors import (
     SourceChanged,
     SourceNotFound,
 )
-from etl.header import LABEL, PATH, Header, parse_header
+from etl.header import LABEL, NUMBER, PATH, Header, parse_header
 
 BLOCK_BYTES = 8 << 20  # measured: larger blocks leave the cache, smaller ones cost calls
 ROW_BYTES_MAX = 64 << 20
 HEADER_BYTES_MAX = 16 << 20
 LABEL_MAX = 10**9 - 1
 _LABEL = re.compile(r"\d{1,9}")
-_NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*")
 _NOT_FINITE = re.compile(r"\s*[-+]?(nan|inf|infinity)\s*", re.IGNORECASE)
 _CONTROL = r"[\x00-\x09\x0b-\x1f\x7f]"  # a line end inside a quoted path is data
 
@@ -377,7 +376,7 @@ def number_fault(cell: str) -> _Fault:
     """
     if _NOT_FINITE.fullmatch(cell):
         return NotFinite, "a finite number", repr(cell), "Extract this image again, or remove it."
-    if not _NUMBER.fullmatch(cell):
+    if not NUMBER.fullmatch(cell):
         came = repr(cell[:40]) if cell else "an empty cell"
         return BadNumber, "a number such as -1.5 or 2e-3", came, "Repair the cell."
     if abs(float(cell)) > float(np.finfo(np.float32).max):

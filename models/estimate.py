@@ -7,6 +7,8 @@ import numpy as np
 from scipy.stats import norm
 
 LEVEL = 0.95
+TAILS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)  # probabilities of the two ends of an interval
+Z = float(norm.isf(TAILS[0]))
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ schemas    the JSON of requests and answers
 sentences  what a gap report says, in words
 charts     the same JSON as Vega-Lite; the only file that draws
 page       the web page
+terminal   progress in the terminal
 demo       scans of digits, two backbones, a real gap
 cli        the same verbs on the command line
 """

@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from etl.sources import gap_ends
 from models import heads
 from models.errors import WrongShape
 from models.gap import TestSet, report
@@ -141,7 +140,7 @@ class Analysis:
         """
         card = self._card(model)
         backbone = card["backbone"]
-        tests = self._test_splits(backbone)
+        tests = self.database.test_splits(backbone)
         for split in splits or []:
             self.database.check_test_split(backbone, split)
         if not tests:
@@ -151,7 +150,7 @@ class Analysis:
         found = {split: _scores_out(records, split) for split in wanted}
         gap = None
         if len(wanted) >= 2:
-            reference, target = self._ends_among(backbone, wanted)
+            reference, target = [split for split in tests if split in wanted][:2]
             k = {s: round((found[s].top1.estimate or 0) * found[s].n) for s in (reference, target)}
             estimate = newcombe(k[reference], found[reference].n, k[target], found[target].n)
             names = {"reference": reference, "target": target}
@@ -219,20 +218,6 @@ class Analysis:
             pass  # without a database there is nothing to compare: say that first
         return self.results.card(model)
 
-    def _test_splits(self, backbone: str) -> list[str]:
-        found = self.database.splits_of(backbone)
-        tests = [row for row in found if row["role"] == "test"]
-        marked = next((row["split"] for row in tests if row["is_reference"]), None)
-        first, _ = gap_ends([row["split"] for row in tests], marked)
-        return sorted((row["split"] for row in tests), key=lambda split: split != first)
-
-    def _ends_among(self, backbone: str, wanted: list[str]) -> tuple[str, str]:
-        default, _ = self.database.gap_ends(backbone, None, None)
-        reference, target = gap_ends(wanted, default)
-        assert reference is not None
-        assert target is not None
-        return reference, target
-
     def _scored(
         self, model: str, backbone: str, tests: list[str], progress: Progress
     ) -> list[dict[str, Any]]:
@@ -286,7 +271,7 @@ class Analysis:
     ) -> GapOut:
         model, backbone = card["model"], card["backbone"]
         records = self._scored(
-            model, backbone, self._test_splits(backbone), _part_of(progress, 0.0, 0.3)
+            model, backbone, self.database.test_splits(backbone), _part_of(progress, 0.0, 0.3)
         )
         progress(0.3, "reading the features")
         head = self._matching_head(model, backbone)

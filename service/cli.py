@@ -5,12 +5,10 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 from etl import LoadRefused
 from etl import command as etl_command
@@ -23,6 +21,7 @@ from service.demo import run_demo
 from service.errors import NothingToLoad, ServiceError
 from service.schemas import Answer, EstimateOut
 from service.settings import Settings, read_settings
+from service.terminal import progress_bar
 
 _Command = Callable[[argparse.Namespace, Settings], None]
 
@@ -141,7 +140,7 @@ def _train(arguments: argparse.Namespace, settings: Settings) -> None:
     analysis = Analysis(settings.data)
     analysis.check_train(arguments.backbone, arguments.head, arguments.params)
     model = analysis.free_name(arguments.backbone, arguments.head, set(), arguments.name)
-    with _progress_bar(model) as progress:
+    with progress_bar(model) as progress:
         card = analysis.train(
             model=model,
             backbone=arguments.backbone,
@@ -156,7 +155,7 @@ def _train(arguments: argparse.Namespace, settings: Settings) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace, settings: Settings) -> None:
-    with _progress_bar(arguments.model) as progress:
+    with progress_bar(arguments.model) as progress:
         answer = Analysis(settings.data).evaluate(
             arguments.model, arguments.splits, progress=progress
         )
@@ -171,7 +170,7 @@ def _evaluate(arguments: argparse.Namespace, settings: Settings) -> None:
 
 
 def _gap(arguments: argparse.Namespace, settings: Settings) -> None:
-    with _progress_bar(arguments.model) as progress:
+    with progress_bar(arguments.model) as progress:
         answer = Analysis(settings.data).gap(
             arguments.model, arguments.reference, arguments.target, progress=progress
         )
@@ -219,18 +218,6 @@ def _sql(arguments: argparse.Namespace, settings: Settings) -> None:
     )
     command = [str(duckdb), "-readonly", "-cmd", settings_sql, str(data / DATABASE)]
     os.execv(duckdb, [*command, *arguments.arguments])
-
-
-@contextmanager
-def _progress_bar(title: str) -> Iterator[Callable[[float, str], None]]:
-    """Show a bar on standard error where the work takes longer than a second."""
-    with tqdm(total=100, desc=title, unit="%", delay=1, file=sys.stderr, leave=False) as bar:
-
-        def progress(share: float, message: str) -> None:
-            bar.set_postfix_str(message, refresh=False)
-            bar.update(round(100 * share) - bar.n)
-
-        yield progress
 
 
 def _print_json(answer: Answer) -> None:

@@ -109,6 +109,19 @@ class Database:
             )
         return found
 
+    def test_splits(self, backbone: str) -> list[str]:
+        """Return the test splits of a backbone, its default reference first.
+
+        Raises
+        ------
+        NotFound
+        """
+        tests = [row for row in self.splits_of(backbone) if row["role"] == "test"]
+        names = [row["split"] for row in tests]
+        marked = next((row["split"] for row in tests if row["is_reference"]), None)
+        first, _ = gap_ends(names, marked)
+        return sorted(names, key=lambda name: name != first)
+
     def gap_ends(self, backbone: str, reference: str | None, target: str | None) -> tuple[str, str]:
         """Return reference and target of a gap: as asked for, else the defaults of the load.
 
@@ -117,16 +130,12 @@ class Database:
         NotATest, NotFound
             An end is no test split of the backbone, both are one, or there is only one.
         """
-        tests = [row for row in self.splits_of(backbone) if row["role"] == "test"]
-        names = [row["split"] for row in tests]
+        names = self.test_splits(backbone)
         for name in (reference, target):
             if name is not None:
                 self.check_test_split(backbone, name)
-        if reference is None:
-            marked = next((row["split"] for row in tests if row["is_reference"]), None)
-            reference, _ = gap_ends(names, marked)
-        if target is None:
-            target = next((name for name in names if name != reference), None)
+        reference = reference or next(iter(names), None)
+        target = target or next((name for name in names if name != reference), None)
         if reference is None or target is None or reference == target:
             raise NotATest(
                 f"wanted two different test splits of {backbone!r} "

@@ -10,20 +10,17 @@ Source: E. Alpaydin and C. Kaynak (1998), Optical Recognition of Handwritten Dig
 scikit-learn.
 """
 
-import sys
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 from sklearn.datasets import load_digits
-from tqdm import tqdm
 
 from etl import LoadReport, load
 from models.backbone import efficientnet_lite0, features_of_images
 from service.analysis import Analysis
+from service.terminal import progress_bar
 
 FOLDER = "demo"
 SEED = 0
@@ -44,22 +41,18 @@ def demo_files(folder: Path) -> None:
         f"{split}/{label}/{row:04d}.png"
         for row, (split, label) in enumerate(zip(splits, labels, strict=True))
     ]
-    for path, image in zip(
-        tqdm(paths, desc="writing images", delay=1, file=sys.stderr), grey, strict=True
-    ):
+    for path, image in zip(paths, grey, strict=True):
         file = folder / "images" / path
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(file)
     images = [np.asarray(Image.open(folder / "images" / path)) for path in paths]
     pixels = np.stack(images).reshape(len(images), -1).astype(np.float32)
-    with tqdm(
-        total=len(images), desc=f"features of {LITE0}", unit="image", delay=1, file=sys.stderr
-    ) as bar:
+    with progress_bar(f"features of {LITE0}") as progress:
         network = features_of_images(
             efficientnet_lite0(),
             images,
             size_px=SIZE_PX,
-            progress=partial(_move, bar),
+            progress=lambda done: progress(done / len(images), f"{done} images"),
         )
     for backbone, features in ((PIXELS, pixels), (LITE0, network)):
         table = pd.DataFrame(features)
@@ -110,22 +103,14 @@ def run_demo(data: Path, n_threads: int | None = None) -> LoadReport:
     for backbone in (PIXELS, LITE0):
         model = f"{backbone}-logistic"
         if not analysis.results.has(model):
-            with tqdm(total=100, desc=f"training {model}", delay=1, file=sys.stderr) as bar:
+            with progress_bar(f"training {model}") as progress:
                 analysis.train(
                     model=model,
                     backbone=backbone,
                     head="logistic",
                     params={},
                     seed=SEED,
-                    progress=partial(_move_to_share, bar),
+                    progress=progress,
                 )
         analysis.evaluate(model)
     return report
-
-
-def _move(bar: Any, done: int) -> None:
-    bar.update(done - bar.n)
-
-
-def _move_to_share(bar: Any, share: float, _message: str) -> None:
-    bar.update(round(bar.total * share) - bar.n)

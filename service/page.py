@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import Response
 from jinja2 import Environment, FileSystemLoader
 
+from models.errors import ModelError
 from service import charts
 from service.analysis import Analysis
 from service.errors import NotFound, ServiceError
@@ -32,7 +33,7 @@ def first_page(analysis: Analysis, jobs: list[Job], model: str | None) -> str:
     if chosen is not None:
         try:
             answer = analysis.gap(chosen)
-        except ServiceError as error:
+        except (ServiceError, ModelError) as error:
             refusal = str(error)
     return _render(
         "index.html",

@@ -9,9 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from models.estimate import Estimate
 from models.gap import GapReport
 from models.gap.scores import Scores
+from service.results import NAME
 from service.sentences import in_words
 
-ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+ModelName = Annotated[str, Field(pattern=NAME)]
 HeadName = Literal["logistic", "lda", "ridge", "nearest_mean"]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 

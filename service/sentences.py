@@ -87,8 +87,8 @@ def _of_classes(classes: list[ClassGap], names: Mapping[int, str]) -> list[str]:
     if len(compared) < 2:
         return ["Classes cannot be compared: fewer than two have images in both sets."]
     clear = [c for c in compared if c.q_value is not None and c.q_value <= _Q]
-    more = [c for c in clear if _above(c, compared)]
-    less = [c for c in clear if not _above(c, compared)]
+    more = [c for c in clear if (c.excess or 0) > 0]
+    less = [c for c in clear if (c.excess or 0) <= 0]
     test = f"(at most {_Q:.0%} of the classes named so are expected to be false alarms)"
     sentences = []
     if more:
@@ -110,12 +110,6 @@ def _of_classes(classes: list[ClassGap], names: Mapping[int, str]) -> list[str]:
             "may be."
         )
     return sentences
-
-
-def _above(c: ClassGap, compared: list[ClassGap]) -> bool:
-    n = sum(other.n_reference for other in compared)
-    common = sum((other.raw or 0) * other.n_reference / n for other in compared)
-    return (c.raw or 0) > common
 
 
 def _list(classes: list[ClassGap], names: Mapping[int, str]) -> str:

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from scipy.optimize import minimize
 from scipy.special import betaln, expit, gammaln, logit
 
-from models.estimate import LEVEL, Estimate
+from models.estimate import TAILS, Estimate
 from models.gap.excess import benjamini_hochberg, excess_p_values
 
 N_DRAWS = 4000
@@ -51,6 +51,7 @@ class ClassGap:
     shrunken : posterior gap with its 95 % interval; null where raw is None
     p_exceeds : posterior probability that the class's gap is above the common gap: a description,
         not a test
+    excess : raw gap minus the common gap; None where raw is None
     q_value : p-value of the test that the class's gap is the common gap, adjusted for looking at
         all classes (`models.gap.excess`); None where raw is None
     """
@@ -63,6 +64,7 @@ class ClassGap:
     raw: float | None
     shrunken: Estimate
     p_exceeds: float | None
+    excess: float | None
     q_value: float | None
 
 
@@ -175,7 +177,7 @@ def class_gaps(
     weight = n1[both] / n1[both].sum()
     draws = _posterior_draws(k1[both], n1[both], k2[both], n2[both], model, seed)
     low, high, exceeds, q = (np.full(len(k1), np.nan) for _ in range(4))
-    low[both], high[both] = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    low[both], high[both] = np.quantile(draws, TAILS, axis=0)
     exceeds[both] = (draws > (draws @ weight)[:, None]).mean(axis=0)
     common = float(weight @ (k1[both] / n1[both] - k2[both] / n2[both]))
     if -1 < common < 1:
@@ -207,6 +209,7 @@ def class_gaps(
                     seed=seed,
                 ),
                 float(exceeds[i]),
+                right1 / all1 - right2 / all2 - common,
                 float(q[i]),
             )
         )
@@ -284,6 +287,7 @@ def _one_sided(class_id: int, k1: int, n1: int, k2: int, n2: int) -> ClassGap:
             n={"reference": n1, "target": n2},
             unit="fraction",
         ),
+        None,
         None,
         None,
     )

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Int
 
-from models.estimate import LEVEL, Estimate, wilson
+from models.estimate import TAILS, Estimate, wilson
 
 N_DRAWS = 2000
 
@@ -79,7 +79,7 @@ def bootstrap_within_classes(
         return Estimate.unknown("no class with both right and wrong", n=number, unit="fraction")
     rng = np.random.default_rng(seed)
     draws = _resampled_accuracy(k1, n1, rng) - _resampled_accuracy(k2, n2, rng)
-    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.quantile(draws, TAILS)
     return Estimate(
         float(k1.sum() / n1.sum() - k2.sum() / n2.sum()),
         float(low),

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from models.estimate import LEVEL, Estimate
+from models.estimate import Estimate, Z
 
 N_PERMUTATIONS = 199
 _BLOCK = 64
-_Z = 1.959963984540054
 
 
 @dataclass(frozen=True)
@@ -269,7 +268,5 @@ def _estimate_of_d(d: float, error: float, n: dict[str, int]) -> Estimate:
     """Return d with its large-sample interval (Hedges and Olkin 1985, ch. 5, unequal spreads)."""
     if np.isnan(d) or np.isnan(error):
         return Estimate.unknown("constant, or too few images to compare", n=n, unit="sd")
-    half = _Z * float(error)
-    return Estimate(
-        float(d), float(d) - half, float(d) + half, "large-sample normal", n, "sd", level=LEVEL
-    )
+    half = Z * float(error)
+    return Estimate(float(d), float(d) - half, float(d) + half, "large-sample normal", n, "sd")

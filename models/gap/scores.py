@@ -4,9 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.stats import norm
 
-from models.estimate import LEVEL, Estimate, share
+from models.estimate import LEVEL, TAILS, Estimate, Z, share
 from models.heads import Predictions
 
 N_BINS = 15
@@ -107,7 +106,7 @@ def _mean_nll(nll: Float[np.ndarray, " n"], seed: int) -> Estimate:
         )
     rng = np.random.default_rng(seed)
     draws = np.array([nll[rng.integers(len(nll), size=len(nll))].mean() for _ in range(N_DRAWS)])
-    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.quantile(draws, TAILS)
     return Estimate(
         float(nll.mean()),
         float(low),
@@ -141,7 +140,7 @@ def _calibration_error(predictions: Predictions, seed: int) -> Estimate:
         draws[i] = np.abs(np.bincount(bins[drawn], excess[drawn], minlength=N_BINS)).sum() / n
         calibrated = predictions.confidence - (rng.random(n) < predictions.confidence)
         by_chance[i] = np.abs(np.bincount(bins, calibrated, minlength=N_BINS)).sum() / n
-    half = float(norm.isf((1 - LEVEL) / 2) * draws.std())
+    half = Z * float(draws.std())
     corrected = float(np.sqrt(np.maximum(np.square(mean) - variance, 0)) @ mass / n)
     calibration_fits = value <= np.quantile(by_chance, LEVEL)
     return Estimate(

@@ -20,7 +20,7 @@ _MAX_ITERATIONS = 300
 _OPTIMISER_BYTES = 2e9
 _SCORES_BYTES = 32e6
 # score of a class without rows: it must not win the rows that were held out of its fold
-_ABSENT = -1e30
+ABSENT = -1e30
 
 
 def logistic(
@@ -98,7 +98,7 @@ def lda(
     tick(0.8)
     lam = lam.clamp(min=0)
     rotated = V.T @ means.double().T
-    prior = torch.log(counts.double() / n).clamp(min=_ABSENT)
+    prior = torch.log(counts.double() / n).clamp(min=ABSENT)
     for s in values:
         scale = (1 - s) * lam + s * lam.mean()
         # features are standardised: 1e-4 is a floor relative to their total variance
@@ -137,7 +137,7 @@ def nearest_mean(
     """
     means, counts = _class_means(X, y, k)
     tick(0.8)
-    bias = torch.where(counts > 0, -0.5 * means.square().sum(dim=1), _ABSENT)
+    bias = torch.where(counts > 0, -0.5 * means.square().sum(dim=1), ABSENT)
     for _ in values:
         yield means.T.contiguous(), bias
 

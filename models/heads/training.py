@@ -36,7 +36,6 @@ class _Kind:
     fit: _Fit
     param: str | None
     grid: tuple[float, ...]
-    low: float = 0.0
     high: float = math.inf
     per_row: bool = False  # the grid is multiplied by the number of rows
     falling: bool = False  # the smaller the value, the stronger
@@ -128,9 +127,9 @@ def check_params(head: str, params: Mapping[str, Any], *, n_train: int = 1) -> t
     values = tuple(asked) if isinstance(asked, list | tuple) else (asked,)
     for value in values:
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not kind.low < value <= kind.high or not math.isfinite(value):
+        if not number or not 0 < value <= kind.high or not math.isfinite(value):
             raise InvalidParams(
-                f"wanted {kind.param} above {kind.low:g}"
+                f"wanted {kind.param} above 0"
                 + (f" and at most {kind.high:g}" if math.isfinite(kind.high) else "")
                 + f", or a list of such numbers, got {asked!r}."
             )
@@ -264,7 +263,7 @@ def _judge(value: float | None, scores: np.ndarray, labels: np.ndarray) -> Candi
     y = torch.from_numpy(labels)
     correct = (logits.argmax(dim=1) == y).double().mean()
     # a class without rows in its fold counts as the least likely one, not as impossible
-    absent = logits < -1e29
+    absent = logits < fits.ABSENT / 2
     floor = logits.masked_fill(absent, math.inf).amin(dim=1, keepdim=True)
     logits = torch.where(absent, floor, logits)
 

@@ -1,8 +1,12 @@
 """The interface as it describes itself: examples run, refusals are problems."""
 
 import json
+from typing import get_args
 
 import pytest
+
+from models.heads import HEADS
+from service.schemas import HeadName
 
 TOY = {"backbone": "toy", "seed": 0}
 MEAN = {"model": "mean"}
@@ -97,3 +101,7 @@ def test_no_answer_holds_a_nan(client):
         text = client.get(path).text
         assert "NaN" not in text
         assert "Infinity" not in text
+
+
+def test_the_heads_that_may_be_asked_for_are_those_that_there_are():
+    assert set(get_args(HeadName)) == set(HEADS)

@@ -1,0 +1,19 @@
+"""A progress bar for the terminal, where the work takes longer than a second."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from tqdm import tqdm
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Callable[[float, str], None]]:
+    """Give a function that takes the share done and a message, and shows both on standard error."""
+    with tqdm(total=100, desc=title, unit="%", delay=1, file=sys.stderr, leave=False) as bar:
+
+        def progress(share: float, message: str) -> None:
+            bar.set_postfix_str(message, refresh=False)
+            bar.update(round(100 * share) - bar.n)
+
+        yield progress
