@@ -3,9 +3,15 @@
 The door is `load`. It knows files and SQL; it knows no classifier and no HTTP.
 
     sources   which file is which split of which backbone
+    streams   the bytes of a file, whatever it is packed in
     header    which column is what
-    rows      bytes to typed rows, or a refusal that names the line
+    rows      text to typed rows, or a refusal that names the line
+    parser    the rows that are written plainly, as fast as the machine can
+    tables    Parquet and arrays to typed rows
+    reading   the one of these that a file needs
+    identity  which image a row is
     moments   per-class moments and quantiles, in the one pass over the rows
+    kernels   the compiled loops under parser, identity and moments
     part      one file into the tables
     database  a fresh file, checked, then put in place of the old one
     loader    the order of events

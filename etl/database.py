@@ -21,6 +21,7 @@ from etl.errors import Busy, DiskFull
 
 DATABASE = "gap.duckdb"
 RESULTS = "results"
+GROUP_ROWS = 8192  # rows that DuckDB stores as one
 _LOCK = ".load.lock"
 _STAGING = ".staging-"
 SQL = Path(__file__).resolve().parent.parent / "sql"
@@ -126,7 +127,7 @@ def staging(data: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         if (data / DATABASE).exists():
             con.execute(f"attach {text(str((data / DATABASE).resolve()))} as old (read_only)")
         # the default group of 122,880 rows would hold 500 MB of 1,024-d vectors in memory
-        con.execute(f"attach {text(str(fresh.resolve()))} as gap (row_group_size 8192)")
+        con.execute(f"attach {text(str(fresh.resolve()))} as gap (row_group_size {GROUP_ROWS})")
         con.execute("use gap")
         yield con
         con.execute("checkpoint gap")

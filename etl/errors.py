@@ -5,6 +5,9 @@ LoadRefused
 ├── SourceName          the file's name does not say which split and backbone it is
 ├── SourceChanged       the file changed while it was read
 ├── NotCsv              another kind of file under this name
+├── DamagedArchive      a packed file that is cut or does not match its checksum
+├── ArchiveBomb         a packed file that unpacks out of all proportion
+├── ArchiveMember       an archive without a feature file, or with one that cannot be read
 ├── Encoding            bytes that are not UTF-8
 ├── EmptyFile           no bytes, or a header without rows
 ├── HeaderMissing       the first line is data
@@ -14,6 +17,7 @@ LoadRefused
 ├── BadNumber           a feature that is not a number
 ├── NotFinite           NaN, infinity, or beyond float32
 ├── BadLabel            a label that is not a whole number from 0, or beyond the class names
+├── RowCount            a matrix and its table of labels differ in length
 ├── BadPath             an empty path, or one with control characters
 ├── LabelConflict       one image with two labels
 ├── Leak                one path in train and in a test split
@@ -90,6 +94,24 @@ class NotCsv(LoadRefused):
     code = "not_csv"
 
 
+class DamagedArchive(LoadRefused):
+    """A packed file that is cut short, or does not match its checksum."""
+
+    code = "damaged_archive"
+
+
+class ArchiveBomb(LoadRefused):
+    """A packed file that unpacks to more than the stated ratio."""
+
+    code = "archive_bomb"
+
+
+class ArchiveMember(LoadRefused):
+    """An archive that holds no feature file, or one that is encrypted, a link or a device."""
+
+    code = "archive_member"
+
+
 class Encoding(LoadRefused):
     """Bytes that are not UTF-8."""
 
@@ -142,6 +164,12 @@ class BadLabel(LoadRefused):
     """A label that is not a whole number from 0, or beyond the class names given."""
 
     code = "label_out_of_range"
+
+
+class RowCount(LoadRefused):
+    """A matrix and the table of its labels differ in length."""
+
+    code = "row_count_mismatch"
 
 
 class BadPath(LoadRefused):

@@ -116,7 +116,17 @@ def parse_header(line: bytes, file: Path) -> Header:
         raise NotCsv(
             "lines that end in \\n or \\r\\n", "a bare \\r", "Convert the line ends.", file=file
         )
-    names = next(csv.reader([text]))
+    return named_columns(next(csv.reader([text])), file)
+
+
+def named_columns(names: list[str], file: Path) -> Header:
+    """Return what each of the named columns is.
+
+    Raises
+    ------
+    HeaderMissing, HeaderMismatch
+        What should be names are data; columns are missing or named twice.
+    """
     if LABEL not in names:
         _refuse_without_label(names, file)
     index = names[0] in _INDEX_NAMES

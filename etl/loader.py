@@ -1,5 +1,6 @@
 """The order of events in a load: find, check, copy what stays, read what is new, publish."""
 
+import hashlib
 import json
 import time
 from collections.abc import Sequence
@@ -22,9 +23,10 @@ from etl.database import (
 )
 from etl.errors import BadLabel, Leak, LoadRefused, SourceName
 from etl.header import LABEL, PATH
-from etl.part import Part, PartReport, Progress, last_line_of, load_part
-from etl.rows import FeatureFile
+from etl.part import Part, PartReport, Progress, load_part
+from etl.reading import last_line_of, open_features
 from etl.sources import Source, default_reference, find_sources, gap_ends, role_of
+from etl.tables import label_file
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def load(
     """Load feature files into the data folder's database, or refuse and leave it as it was.
 
     Parts that are there and not named stay; a part whose file has not changed since (place, size
-    and time) is not read again.
+    and time, or else its digest) is not loaded again.
 
     Parameters
     ----------
@@ -116,8 +118,8 @@ def load(
     with exclusive(data):
         sources, notes = find_sources(places, explicit)
         present = _Present() if replace else _read_present(data)
-        options = json.dumps({"paths_from": paths_from})
-        changed = [s for s in sources if not _is_unchanged(s, present.part(s), options)]
+        options = {source: _options(source, paths_from) for source in sources}
+        changed = [s for s in sources if not _is_unchanged(s, present.part(s), options[s])]
         claimed = {(s.split, s.backbone) for s in changed}
         kept = [p for p in present.parts if (p.split, p.backbone) not in claimed]
         splits = list(dict.fromkeys([*present.splits, *(s.split for s in sources)]))
@@ -131,7 +133,8 @@ def load(
                 create_tables(con)
                 _copy_kept(con, kept)
                 loaded = [
-                    load_part(con, part, paths_from, options, n_threads, progress) for part in parts
+                    load_part(con, part, paths_from, options[part.source], n_threads, progress)
+                    for part in parts
                 ]
                 _write_splits(con, splits, chosen)
                 _write_classes(con, names, loaded, had_old=bool(present.parts))
@@ -181,16 +184,26 @@ def _read_present(data: Path) -> _Present:
     return _Present(parts, features, reference, tuple(split for split, _ in splits))
 
 
+def _options(source: Source, paths_from: str | None) -> str:
+    """Return what else decides how a file is read, as JSON."""
+    beside = label_file(source.file)
+    labels = hashlib.sha256(beside.read_bytes()).hexdigest() if beside.is_file() else None
+    return json.dumps({"paths_from": paths_from, "labels_sha256": labels})
+
+
 def _is_unchanged(source: Source, part: PartReport | None, options: str) -> bool:
-    if part is None or not source.file.exists():
+    """Whether a part is loaded already: by place, size and time, else by size and digest."""
+    if part is None or options != part.options or not source.file.is_file():
         return False
     now = source.file.stat()
-    return (str(source.file.resolve()), now.st_size, now.st_mtime_ns, options) == (
-        part.file,
-        part.size_bytes,
-        part.mtime_ns,
-        part.options,
-    )
+    if now.st_size != part.size_bytes:
+        return False
+    if (source.name, now.st_mtime_ns) == (part.file, part.mtime_ns):
+        return True
+    if part.file.partition("::")[2] != (source.member or ""):
+        return False
+    with source.file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest() == part.sha256
 
 
 def _choose_reference(splits: list[str], asked: str | None, before: str | None) -> str | None:
@@ -214,7 +227,8 @@ def _open_all(
     parts = []
     # train first: where the others differ from it, they are the ones to be named
     for source in sorted(sources, key=lambda source: source.role != "train"):
-        file = files.enter_context(FeatureFile(source.file))
+        file = open_features(source.file, source.member)
+        files.callback(file.close)
         first = features.setdefault(source.backbone, file.header.features)
         file.header.in_order_of(first, source.file)
         parts.append(Part(source, file, first))
@@ -296,7 +310,7 @@ def _refuse_unnamed(
         f"{class_id} (image {path!r} of split {split!r})",
         "Name the class there, or correct the label.",
         file=file,
-        line=last_line_of(Path(file), path) if file else None,
+        line=last_line_of(file, path) if file else None,
         column=LABEL,
     )
 
@@ -320,7 +334,7 @@ def _refuse_leaks(con: duckdb.DuckDBPyConnection) -> None:
         """select file from load_report
         where split in (select s.split from split as s where s.role = 'train')"""
     ).fetchall()
-    places = [(file, last_line_of(Path(file), path)) for (file,) in files]
+    places = [(file, last_line_of(file, path)) for (file,) in files]
     file, line = next((p for p in places if p[1] is not None), (None, None))
     raise Leak(
         "train rows that are in no test split",

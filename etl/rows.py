@@ -1,15 +1,13 @@
-"""Bytes of a feature file to typed rows, in blocks, on all cores; or a refusal with its line.
+"""Text of a feature file to typed rows, in blocks, on all cores; or a refusal with its line.
 
-A block is a run of complete rows. Arrow parses blocks side by side; only where a block fails is it
-read again, slowly and by the letter, to say which row and column is wrong and why.
+A block is a run of complete rows. Blocks are parsed side by side: by a compiled loop where they are
+written plainly, as nearly all are, else by Arrow; only where that fails is a block read again,
+slowly and by the letter, to say which row and column is wrong and why.
 """
 
 import csv
-import hashlib
 import io
-import os
 import re
-import stat
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -30,15 +28,17 @@ from etl.errors import (
     LoadRefused,
     NotFinite,
     RaggedRow,
-    SourceChanged,
-    SourceNotFound,
 )
 from etl.header import LABEL, NUMBER, PATH, Header, parse_header
+from etl.kernels import IGNORED_SLOT, LABEL_SLOT, PADDING, PATH_SLOT
+from etl.parser import parse_plain
+from etl.streams import FeatureStream
 
 BLOCK_BYTES = 8 << 20  # measured: larger blocks leave the cache, smaller ones cost calls
 ROW_BYTES_MAX = 64 << 20
 HEADER_BYTES_MAX = 16 << 20
 LABEL_MAX = 10**9 - 1
+FLOAT32_MAX = float(np.finfo(np.float32).max)
 _LABEL = re.compile(r"\d{1,9}")
 _NOT_FINITE = re.compile(r"\s*[-+]?(nan|inf|infinity)\s*", re.IGNORECASE)
 _CONTROL = r"[\x00-\x09\x0b-\x1f\x7f]"  # a line end inside a quoted path is data
@@ -51,53 +51,58 @@ class Rows:
     Attributes
     ----------
     first_row : number of the first row, from 0
-    first_line : its line in the file, from 1
     paths : n strings, or None where the file names no images
     labels : int64 [n]
     features : float32 [n, d], every value finite
-    n_bytes : what they took in the file
+    line_of : line in the file, from 1, of the i-th of these rows; None where a file has no lines
     """
 
     first_row: int
-    first_line: int
-    paths: list[str] | None
+    paths: pa.StringArray | None
     labels: np.ndarray
     features: np.ndarray
-    n_bytes: int
+    line_of: Callable[[int], int | None]
 
 
 @dataclass(frozen=True)
 class _Block:
+    """Complete rows: the first `n_bytes` of a text, with `PADDING` bytes or more behind them."""
+
     first_line: int
-    text: bytes
+    n_lines: int
+    text: bytearray
+    n_bytes: int
+
+    def letters(self) -> bytes:
+        return bytes(self.text[: self.n_bytes])
+
+    def line_of(self, row: int) -> int:
+        """Line of a row, as an editor counts; empty lines are no rows."""
+        if b'"' not in self.text and b"\n\n" not in self.text and b"\n\r\n" not in self.text:
+            return self.first_line + row
+        reader = csv.reader(io.StringIO(self.letters().decode("utf-8"), newline=""))
+        line = self.first_line
+        for cells in reader:
+            if cells and row == 0:
+                return line
+            row -= bool(cells)
+            line = self.first_line + reader.line_num
+        return line
 
 
 class FeatureFile:
-    """One CSV file, open for one pass.
+    """One CSV file, packed or not, open for one pass.
 
     Raises
     ------
-    SourceNotFound, EmptyFile, NotCsv, Encoding, HeaderMissing, HeaderMismatch
+    SourceNotFound, DamagedArchive, EmptyFile, NotCsv, Encoding, HeaderMissing, HeaderMismatch
         At opening, before any row is read.
     """
 
-    def __init__(self, file: Path) -> None:
-        self.file = file
-        try:
-            # a FIFO must not hang the load, and what was checked must be what is read
-            descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK)
-        except OSError as error:
-            raise SourceNotFound(
-                "a readable file", error.strerror or "an error", "Check the path.", file=file
-            ) from error
-        self._before = os.fstat(descriptor)
-        if not stat.S_ISREG(self._before.st_mode):
-            os.close(descriptor)
-            raise SourceNotFound(
-                "a regular file", "a folder or a device", "Name the file itself.", file=file
-            )
-        self._stream = os.fdopen(descriptor, "rb")
-        self._sha256 = hashlib.sha256()
+    def __init__(self, file: Path, member: str | None = None) -> None:
+        self._stream = FeatureStream(file, member)
+        self.file = Path(self._stream.name)
+        self.sha256 = ""
         try:
             self.header = self._read_header()
         except LoadRefused:
@@ -112,50 +117,44 @@ class FeatureFile:
 
     @property
     def n_bytes(self) -> int:
-        """Size of the file when it was opened."""
-        return self._before.st_size
+        """Size of the file on disk when it was opened."""
+        return self._stream.n_bytes
+
+    @property
+    def n_bytes_read(self) -> int:
+        """Bytes of it that have been read."""
+        return self._stream.n_bytes_read
 
     @property
     def mtime_ns(self) -> int:
         """Time of its last change when it was opened."""
-        return self._before.st_mtime_ns
-
-    @property
-    def sha256(self) -> str:
-        """Digest of what has been read so far; of the whole file after the last row."""
-        return self._sha256.hexdigest()
+        return self._stream.mtime_ns
 
     def close(self) -> None:
         """Close the file."""
         self._stream.close()
 
     def rows(self, features: tuple[str, ...], n_threads: int) -> Iterator[Rows]:
-        """All rows in the file's order, features in the order asked for.
+        """All rows in the file's order, features in the order asked for; then `sha256` is known.
 
         Raises
         ------
         RaggedRow, BadNumber, NotFinite, BadLabel, BadPath, Encoding, EmptyFile, SourceChanged
             The first row that is wrong, with its line and column.
+        DamagedArchive, ArchiveBomb
+            What was packed is not whole, or out of proportion.
         """
         parse = _parser(self.file, self.header, features)
         n_rows = 0
         for block, (paths, labels, matrix) in _side_by_side(parse, self._blocks(), n_threads):
-            yield Rows(n_rows, block.first_line, paths, labels, matrix, len(block.text))
+            yield Rows(n_rows, paths, labels, matrix, block.line_of)
             n_rows += len(labels)
+        self.sha256 = self._stream.finish()
         if n_rows == 0:
             raise EmptyFile("rows after the header", "none", "Export it again.", file=self.file)
-        after = os.fstat(self._stream.fileno())
-        if (after.st_size, after.st_mtime_ns) != (self.n_bytes, self.mtime_ns):
-            raise SourceChanged(
-                "a file at rest",
-                f"one that went from {self.n_bytes} to {after.st_size} bytes while it was read",
-                "Load it again when it is complete.",
-                file=self.file,
-            )
 
     def _read_header(self) -> Header:
         line = self._stream.readline(HEADER_BYTES_MAX)
-        self._sha256.update(line)
         if not line.strip():
             raise EmptyFile(
                 "a header line and rows",
@@ -168,19 +167,21 @@ class FeatureFile:
     def _blocks(self) -> Iterator[_Block]:
         rest, line = b"", 2
         while chunk := self._stream.read(BLOCK_BYTES):
-            self._sha256.update(chunk)
-            rest += chunk
-            cut = _end_of_last_row(rest)
+            text = bytearray().join((rest, chunk, bytes(PADDING)))
+            n_bytes = len(rest) + len(chunk)
+            cut = _end_of_last_row(text, n_bytes)
+            rest = bytes(text[cut:n_bytes])
             if cut:
-                yield _Block(line, rest[:cut])
-                line += rest.count(b"\n", 0, cut)
-                rest = rest[cut:]
+                n_lines = text.count(b"\n", 0, cut)
+                yield _Block(line, n_lines, text, cut)
+                line += n_lines
             elif len(rest) > ROW_BYTES_MAX:
                 raise self._unclosed(line, f"a row of more than {ROW_BYTES_MAX >> 20} MB")
         if rest.strip():
             if rest.count(b'"') % 2:
                 raise self._unclosed(line, "a quote that is never closed")
-            yield _Block(line, rest)
+            n_lines = rest.count(b"\n") + 1
+            yield _Block(line, n_lines, bytearray(rest + bytes(PADDING)), len(rest))
 
     def _unclosed(self, line: int, came: str) -> RaggedRow:
         return RaggedRow(
@@ -188,9 +189,9 @@ class FeatureFile:
         )
 
 
-def _end_of_last_row(text: bytes) -> int:
+def _end_of_last_row(text: bytearray, n_bytes: int) -> int:
     """Where the last complete row ends: after the last line end outside quotes, or 0."""
-    cut = text.rfind(b"\n") + 1
+    cut = text.rfind(b"\n", 0, n_bytes) + 1
     if b'"' not in text:
         return cut
     n_quotes = text.count(b'"', 0, cut)
@@ -201,7 +202,7 @@ def _end_of_last_row(text: bytes) -> int:
     return cut
 
 
-_Parsed = tuple[list[str] | None, np.ndarray, np.ndarray]
+_Parsed = tuple[pa.StringArray | None, np.ndarray, np.ndarray]
 
 
 def _side_by_side(
@@ -225,12 +226,29 @@ def _side_by_side(
 
 
 def _parser(file: Path, header: Header, features: tuple[str, ...]) -> Callable[[_Block], _Parsed]:
-    """Parse one block with Arrow; on any doubt, find the fault by the letter."""
+    """Parse one block: plainly where it is plain, else with Arrow, else find the fault."""
+    number = {name: j for j, name in enumerate(features)}
+    slot_of = {LABEL: LABEL_SLOT, PATH: PATH_SLOT, **number}
+    slots = np.array([slot_of.get(name, IGNORED_SLOT) for name in header.names], np.int32)
+    by_letter = _letter_parser(file, header, features)
+
+    def parse(block: _Block) -> _Parsed:
+        plain = parse_plain(block.text, block.n_bytes, block.n_lines, slots)
+        if plain is None:
+            return by_letter(block)
+        return plain.paths, plain.labels, plain.features
+
+    return parse
+
+
+def _letter_parser(
+    file: Path, header: Header, features: tuple[str, ...]
+) -> Callable[[_Block], _Parsed]:
     texts = [PATH, LABEL] if header.has_path else [LABEL]
     convert = pacsv.ConvertOptions(
         column_types={
             **dict.fromkeys(texts, pa.string()),
-            **dict.fromkeys(features, pa.float32()),
+            **dict.fromkeys(features, pa.float64()),
         },
         include_columns=[*texts, *features],
         null_values=[],  # an empty cell is a fault, and "nan" must not pass as a missing value
@@ -240,51 +258,57 @@ def _parser(file: Path, header: Header, features: tuple[str, ...]) -> Callable[[
     def parse(block: _Block) -> _Parsed:
         read = pacsv.ReadOptions(
             column_names=list(header.names),
-            block_size=len(block.text) + 1,  # Arrow takes the block whole: rows may span lines
+            block_size=block.n_bytes + 1,  # Arrow takes the block whole: rows may span lines
             use_threads=False,  # the blocks are what runs side by side
         )
         try:
             table = pacsv.read_csv(
-                pa.BufferReader(block.text), read_options=read, convert_options=convert
+                pa.BufferReader(block.letters()), read_options=read, convert_options=convert
             )
         except pa.ArrowInvalid as error:
             raise _find_fault(file, header, features, block, str(error)) from error
         matrix = np.empty((table.num_rows, len(features)), np.float32)
+        is_sound = True
         for j, name in enumerate(features):
-            matrix[:, j] = table.column(name)
-        label_text = table.column(LABEL)
-        sound = (
-            np.isfinite(matrix).all()
-            and pc.all(pc.match_substring_regex(label_text, r"^\d{1,9}$")).as_py() is not False
-        )
-        paths = None
-        if header.has_path:
-            path_text = table.column(PATH)
-            sound = sound and not (
-                pc.any(pc.match_substring_regex(path_text, _CONTROL)).as_py()
-                or pc.any(pc.equal(path_text, "")).as_py()
-            )
-            paths = path_text.to_pylist() if sound else None
-        if not sound:
+            values = table.column(name).to_numpy()
+            is_sound = is_sound and bool((np.abs(values) <= FLOAT32_MAX).all())  # False for NaN
+            matrix[:, j] = np.clip(values, -FLOAT32_MAX, FLOAT32_MAX)
+        label_text = table.column(LABEL).combine_chunks()
+        paths = table.column(PATH).combine_chunks() if header.has_path else None
+        if not (is_sound and labels_are_sound(label_text) and paths_are_sound(paths)):
             raise _find_fault(file, header, features, block, "a value that is not allowed")
         return paths, label_text.cast(pa.int64()).to_numpy(), matrix
 
     return parse
 
 
+def labels_are_sound(labels: pa.StringArray) -> bool:
+    """Whether every label of an array would pass `label_fault`."""
+    return pc.all(pc.match_substring_regex(labels, r"^\d{1,9}$")).as_py() is not False
+
+
+def paths_are_sound(paths: pa.StringArray | None) -> bool:
+    """Whether every path of an array, if there is one, would pass `path_fault`."""
+    return paths is None or not (
+        pc.any(pc.match_substring_regex(paths, _CONTROL)).as_py()
+        or pc.any(pc.equal(paths, "")).as_py()
+    )
+
+
 def _find_fault(
     file: Path, header: Header, features: tuple[str, ...], block: _Block, doubt: str
 ) -> LoadRefused:
     """Read a block by the letter and say what is wrong with its first faulty row."""
+    letters = block.letters()
     try:
-        text = block.text.decode("utf-8")
+        text = letters.decode("utf-8")
     except UnicodeDecodeError as error:
         return Encoding(
             "UTF-8 text",
-            f"byte 0x{block.text[error.start]:02x}",
+            f"byte 0x{letters[error.start]:02x}",
             "Save the file as UTF-8.",
             file=file,
-            line=block.first_line + block.text.count(b"\n", 0, error.start),
+            line=block.first_line + letters.count(b"\n", 0, error.start),
         )
     csv.field_size_limit(ROW_BYTES_MAX)
     reader = csv.reader(io.StringIO(text, newline=""))
@@ -379,6 +403,6 @@ def number_fault(cell: str) -> _Fault:
     if not NUMBER.fullmatch(cell):
         came = repr(cell[:40]) if cell else "an empty cell"
         return BadNumber, "a number such as -1.5 or 2e-3", came, "Repair the cell."
-    if abs(float(cell)) > float(np.finfo(np.float32).max):
+    if abs(float(cell)) > FLOAT32_MAX:
         return NotFinite, "a number that float32 holds (below 3.4e38)", cell, "Repair the cell."
     return None

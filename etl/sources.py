@@ -3,20 +3,33 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from etl.errors import NotCsv, SourceName, SourceNotFound
+from etl.errors import ArchiveMember, NotCsv, SourceName, SourceNotFound
+from etl.streams import ARCHIVES, members
 
 # test set 1 under the names that people give it, in the order of preference
 REFERENCE_NAMES = ("val", "test1", "test_1", "seen")
 
-_OTHER_KINDS = {
-    **dict.fromkeys((".gz", ".zip", ".zst", ".xz", ".bz2", ".tgz", ".tar"), "Unpack it"),
+# what a feature file may be: text, text packed as a whole, a table, arrays
+TEXTS = (".csv", ".csv.gz", ".csv.zst")
+TABLES = (".parquet", ".npy", ".npz", ".safetensors")
+_KINDS = "csv, .csv.gz, .csv.zst, .parquet, .npy, .npz, .safetensors, or a .zip or .tar.gz of CSVs"
+_TODO = {
     **dict.fromkeys((".xlsx", ".xls", ".ods"), "Export the sheet as CSV"),
-    **dict.fromkeys((".parquet", ".npy", ".npz", ".tsv"), "Write it as CSV"),
+    ".tsv": "Write it with commas as .csv",
+    ".gz": "Name it .csv.gz",
+    ".zst": "Name it .csv.zst",
 }
+_BESIDE = re.compile(
+    r".*\.(labels|classes)\.csv", re.IGNORECASE
+)  # tables that go with another file
 _NAME = r"[A-Za-z0-9][A-Za-z0-9.+-]*"
-_FILE = re.compile(rf"(?P<split>test_\d+|{_NAME})_(?P<backbone>[\w.+-]+)\.csv", re.IGNORECASE)
+_FILE = re.compile(
+    rf"(?P<split>test_\d+|{_NAME})_(?P<backbone>[\w.+-]+?)"
+    rf"(?P<kind>{'|'.join(re.escape(kind) for kind in (*TEXTS, *TABLES, *ARCHIVES))})",
+    re.IGNORECASE,
+)
 _OPTION = re.compile(r"(?P<split>[\w.+-]+)(:(?P<backbone>[\w.+-]+))?=(?P<file>.+)")
 
 
@@ -27,6 +40,13 @@ class Source:
     split: str
     backbone: str
     file: Path
+    member: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The file in full, with `::member` where it lies in an archive."""
+        file = str(self.file.resolve())
+        return file if self.member is None else f"{file}::{self.member}"
 
     @property
     def role(self) -> str:
@@ -69,11 +89,13 @@ def parse_name(name: str) -> tuple[str, str] | None:
     ('train', 'eva02_large_patch14_448.mim_m38m_ft_in22k_in1k')
     >>> parse_name("testv2_efficientformerv2_s0.snap_dist_in1k.csv")
     ('v2', 'efficientformerv2_s0.snap_dist_in1k')
-    >>> parse_name("classes.csv") is None
-    True
+    >>> parse_name("val_x.csv.gz"), parse_name("val_x.npy")
+    (('val', 'x'), ('val', 'x'))
+    >>> parse_name("classes.csv") is None, parse_name("val_x.labels.csv") is None
+    (True, True)
     """
     match = _FILE.fullmatch(name)
-    if match is None:
+    if match is None or _BESIDE.fullmatch(name):
         return None
     split = match["split"]
     return ("v2" if split.lower() == "testv2" else split), match["backbone"]
@@ -102,18 +124,19 @@ def find_sources(
             sources += found
             notes += passed
         else:
-            sources.append(_of_file(place))
-    sources += [_of_option(option) for option in explicit]
-    taken: dict[tuple[str, str], Path] = {}
+            sources += _of_file(place)
+    for option in explicit:
+        sources += _of_option(option)
+    taken: dict[tuple[str, str], Source] = {}
     for source in sources:
-        other = taken.setdefault((source.split, source.backbone), source.file)
-        if other.resolve() != source.file.resolve():
+        other = taken.setdefault((source.split, source.backbone), source)
+        if other.name != source.name:
             raise SourceName(
                 f"one file for split {source.split!r} of backbone {source.backbone!r}",
-                f"{other} and {source.file}",
+                f"{other.name} and {source.name}",
                 "Name one of them, or give the other another split: --split NAME:BACKBONE=FILE.",
             )
-    return list({(s.split, s.backbone): s for s in sources}.values()), notes
+    return list(taken.values()), notes
 
 
 def default_reference(test_splits: Sequence[str]) -> str | None:
@@ -147,47 +170,104 @@ def gap_ends(test_splits: Sequence[str], reference: str | None) -> tuple[str | N
 
 
 def _in_folder(folder: Path) -> tuple[list[Source], list[str]]:
-    found, notes = [], []
-    for file in sorted(folder.glob("*.[cC][sS][vV]")):
+    found: list[Source] = []
+    notes = []
+    for file in sorted(folder.iterdir()):
         named = parse_name(file.name)
-        if named is None:
+        if named is not None:
+            found += _of_named(file, *named)
+        elif file.suffix.lower() == ".csv" and not _BESIDE.fullmatch(file.name):
             notes.append(f"{file.name} ignored: its name is not <split>_<backbone>.csv")
-        else:
-            found.append(Source(_check_split(named[0], file), named[1], file))
     if not found:
         raise SourceNotFound(
-            "a folder with files named <split>_<backbone>.csv",
-            "no such file in it (packed files and other formats are not read)",
+            f"a folder with files named <split>_<backbone> (.{_KINDS})",
+            "no such file in it",
             "Name the folder that holds the feature files, or one file: --split NAME=FILE.",
             file=folder,
         )
     return found, notes
 
 
-def _of_file(file: Path) -> Source:
+def _of_file(file: Path) -> list[Source]:
     named = parse_name(file.name)
     if not file.exists():
         raise SourceNotFound(
             "a feature file or a folder of them", "nothing there", "Check the path.", file=file
         )
-    if file.suffix.lower() in _OTHER_KINDS:
+    if named is not None:
+        return _of_named(file, *named)
+    if _is_archive(file):
+        return _of_members(file, None, None)
+    _refuse_other_kind(file)
+    raise SourceName(
+        "a name like val_eva02.csv (<split>_<backbone>.csv)",
+        file.name,
+        f"Rename it, or say it: --split NAME:BACKBONE={file}.",
+        file=file,
+    )
+
+
+def _refuse_other_kind(file: Path) -> None:
+    if not file.name.lower().endswith((*TEXTS, *TABLES, *ARCHIVES)):
+        todo = _TODO.get(file.suffix.lower(), "Write it as CSV")
         raise NotCsv(
-            "a CSV text file",
+            f"a feature file (.{_KINDS})",
             f"a file called {file.name}",
-            f"{_OTHER_KINDS[file.suffix.lower()]}, and load the .csv file.",
+            f"{todo}, and load that.",
             file=file,
         )
-    if named is None:
-        raise SourceName(
-            "a name like val_eva02.csv (<split>_<backbone>.csv)",
-            file.name,
-            f"Rename it, or say it: --split NAME:BACKBONE={file}.",
+
+
+def _is_archive(file: Path) -> bool:
+    return file.name.lower().endswith(ARCHIVES)
+
+
+def _of_named(file: Path, split: str, backbone: str) -> list[Source]:
+    if _is_archive(file):
+        return _of_members(file, split, backbone)
+    return [Source(_check_split(split, file), backbone, file)]
+
+
+def _of_members(file: Path, split: str | None, backbone: str | None) -> list[Source]:
+    """CSV files in an archive: by their own names, or a single one by the archive's name.
+
+    Raises
+    ------
+    ArchiveMember
+        It holds none, or one that is encrypted, a link or a device.
+    """
+    found = []
+    texts = [
+        (member, PurePosixPath(member.name.replace("\\", "/")).name)
+        for member in members(file)
+        if member.name.lower().endswith(".csv")
+    ]
+    texts = [(m, name) for m, name in texts if not name.startswith("._")]  # what macOS adds
+    for member, name in texts:
+        named = parse_name(name)
+        if named is None and len(texts) == 1 and split is not None and backbone is not None:
+            named = split, backbone
+        if named is None:
+            continue
+        if member.trouble is not None or not member.name.isprintable():
+            raise ArchiveMember(
+                "plain files in the archive",
+                f"{member.name!r}, which is {member.trouble or 'not a printable name'}",
+                "Pack the file itself, without a password.",
+                file=file,
+            )
+        found.append(Source(_check_split(named[0], file), named[1], file, member.name))
+    if not found:
+        raise ArchiveMember(
+            "a file named <split>_<backbone>.csv in the archive",
+            ", ".join(repr(name[:60]) for _, name in texts[:5]) or "none that ends in .csv",
+            "Pack the CSV file itself (no archive inside an archive), under such a name.",
             file=file,
         )
-    return Source(_check_split(named[0], file), named[1], file)
+    return found
 
 
-def _of_option(option: str) -> Source:
+def _of_option(option: str) -> list[Source]:
     match = _OPTION.fullmatch(option)
     if match is None:
         raise SourceName(
@@ -205,4 +285,17 @@ def _of_option(option: str) -> Source:
             f"Say it: --split {match['split']}:BACKBONE={file}.",
             file=file,
         )
-    return Source(_check_split(match["split"], file), backbone, file)
+    split = _check_split(match["split"], file)
+    if file.exists():
+        _refuse_other_kind(file)
+    if not _is_archive(file):
+        return [Source(split, backbone, file)]
+    inside = _of_members(file, split, backbone)
+    if len(inside) > 1:
+        raise ArchiveMember(
+            f"one feature file in the archive, for --split {match['split']}",
+            f"{len(inside)}",
+            "Name the archive without --split: its members are loaded by their names.",
+            file=file,
+        )
+    return [Source(split, backbone, file, inside[0].member)]

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import os
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import etl.moments
+import etl.part
 from etl import LoadRefused, command, load
 from etl import database as etl_database
 from etl.__main__ import main
@@ -174,6 +177,56 @@ def test_a_second_load_of_the_same_files_repeats_nothing(data, toy_csv):
     assert report.loaded == []
     assert len(report.kept) == 6
     assert (data / DATABASE).stat().st_ino == before
+
+
+def test_a_touched_or_moved_file_is_recognised_by_its_digest(data, toy_csv, tmp_path):
+    before = content(data)
+    moved = Path(shutil.copytree(toy_csv, tmp_path / "moved"))
+    for file in moved.iterdir():
+        os.utime(file, ns=(1, 1))
+    report = load(data, [moved])
+    assert report.loaded == []
+    assert len(report.kept) == 6
+    assert content(data) == before
+    file = moved / "val_toy.csv"  # of the same size and another content
+    file.write_text(file.read_text().replace("7.0\n", "7.5\n", 1))
+    assert [(part.split, part.backbone) for part in load(data, [moved]).loaded] == [("val", "toy")]
+
+
+def test_another_table_of_labels_is_another_part(tmp_path):
+    np.save(tmp_path / "val_x.npy", np.zeros((2, 3), np.float32))
+    labels = tmp_path / "val_x.labels.csv"
+    labels.write_text("label\n0\n1\n")
+    assert len(load(tmp_path / "data", [tmp_path]).loaded) == 1
+    assert load(tmp_path / "data", [tmp_path]).loaded == []
+    labels.write_text("label\n0\n0\n")
+    assert load(tmp_path / "data", [tmp_path]).loaded[0].n_classes == 1
+
+
+def test_quantiles_of_a_large_test_split_are_exact_and_of_train_sampled(
+    tmp_path, world, monkeypatch
+):
+    monkeypatch.setattr(etl.moments.RowSample.__init__, "__kwdefaults__", {"capacity": 8})
+    monkeypatch.setattr(etl.part, "EXACT_BYTES", 4 * 20 * 2)  # two features of val at once
+    for split in ("train", "val"):
+        write_csv(tmp_path / f"{split}_toy.csv", world[split, "toy"])
+    load(tmp_path / "data", [tmp_path])
+    found = _medians(tmp_path / "data")
+    exact = {
+        split: np.quantile(world[split, "toy"].features.astype(float), 0.5, axis=0)
+        for split in ("train", "val")
+    }
+    np.testing.assert_allclose(found["val"], exact["val"], rtol=1e-12)
+    assert not np.allclose(found["train"], exact["train"])
+
+
+def _medians(data):
+    con = duckdb.connect()
+    etl_database.attach(con, data)
+    rows = con.execute(
+        "select split, value from feature_quantile where probability = .5 order by feature_id"
+    ).fetchall()
+    return {split: [v for s, v in rows if s == split] for split in ("train", "val")}
 
 
 def test_a_changed_or_added_part_is_loaded_beside_what_stays(data, folder, world, toy_csv):
@@ -371,7 +424,11 @@ def test_a_name_that_only_looks_like_train_is_refused(tmp_path, world, name):
 
 @pytest.mark.parametrize(
     ("name", "todo"),
-    [("val_x.csv.gz", "Unpack"), ("val_x.xlsx", "Export"), ("val_x.parquet", "Write it as CSV")],
+    [
+        ("val_x.gz", r"Name it \.csv\.gz"),
+        ("val_x.xlsx", "Export"),
+        ("val_x.rar", "Write it as CSV"),
+    ],
 )
 def test_another_kind_of_file_is_refused_with_what_to_do(tmp_path, name, todo):
     (tmp_path / name).touch()

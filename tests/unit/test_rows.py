@@ -47,7 +47,7 @@ def small_blocks(monkeypatch):
 )
 def test_a_row_is_read_exactly(file, row, path):
     (rows,) = read(file, HEADER + row)
-    assert rows.paths == [path]
+    assert rows.paths.to_pylist() == [path]
     assert rows.labels.tolist() == [3]
     np.testing.assert_array_equal(rows.features, np.array([[1.5, -2e-3]], np.float32))
 
@@ -68,7 +68,7 @@ def test_blocks_join_without_a_seam(file):
     sizes = [len(b.labels) for b in blocks]
     assert [b.first_row for b in blocks] == np.cumsum([0, *sizes[:-1]]).tolist()
     assert np.concatenate([b.labels for b in blocks]).tolist() == [i % 7 for i in range(n)]
-    assert [path for b in blocks for path in b.paths] == [f"p,\n{i}" for i in range(n)]
+    assert [path for b in blocks for path in b.paths.to_pylist()] == [f"p,\n{i}" for i in range(n)]
 
 
 @pytest.mark.parametrize(
