@@ -22,6 +22,8 @@ from etl.errors import Busy, DiskFull
 DATABASE = "gap.duckdb"
 RESULTS = "results"
 GROUP_ROWS = 8192  # rows that DuckDB stores as one
+MEMORY_LIMIT = "400MB"  # of DuckDB, beside what the loader itself holds
+THREADS_MAX = 4  # of DuckDB: each holds a row group, and the disk is no faster for more
 _LOCK = ".load.lock"
 _STAGING = ".staging-"
 SQL = Path(__file__).resolve().parent.parent / "sql"
@@ -105,7 +107,7 @@ def exclusive(data: Path) -> Iterator[None]:
 
 
 @contextmanager
-def staging(data: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+def staging(data: Path, n_threads: int) -> Iterator[duckdb.DuckDBPyConnection]:
     """Connect to a fresh database that replaces the old one when the block ends well.
 
     The connection has the fresh file as `gap` (the default) and, where there is one, the present
@@ -123,6 +125,9 @@ def staging(data: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     try:
         con.execute(f"set file_search_path = {text(str(data.resolve()))}")
         con.execute("set enable_progress_bar = false")
+        # without a limit DuckDB keeps what it wrote in memory, up to four fifths of the machine's
+        con.execute(f"set memory_limit = '{MEMORY_LIMIT}'")
+        con.execute(f"set threads = {min(n_threads, THREADS_MAX)}")
         con.execute(f"set temp_directory = {text(str(scratch.resolve()))}")
         if (data / DATABASE).exists():
             con.execute(f"attach {text(str((data / DATABASE).resolve()))} as old (read_only)")

@@ -4,8 +4,6 @@ numba compiles them, and types them itself: neither mypy nor the coverage of lin
 the tests hold their answers to NumPy's instead. Everything else of the loader calls them through
 `etl.parser`, `etl.moments` and `etl.identity`.
 
-One way out of each inlined function: with returns in the middle, the loop is three times slower.
-
 Source: D. Lemire (2021), Number parsing at a gigabyte per second, Software: Practice and Experience
 51, sections 3 (digits in one word) and 6 (Clinger's exact range).
 """
@@ -34,17 +32,27 @@ NOT_PLAIN = -1  # a byte that the fast loop leaves to `etl.rows`
 
 
 @intrinsic
-def _word(_typing: Any, text: Any, _at: Any) -> Any:
-    """Eight bytes from a position, the first one lowest."""
+def _word(_typing: Any, _address: Any) -> Any:
+    """Eight bytes at an address, the first one lowest.
 
-    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        array = context.make_array(signature.args[0])(context, builder, arguments[0])
-        place = builder.gep(array.data, [arguments[1]])
-        word = builder.load(builder.bitcast(place, ir.IntType(64).as_pointer()))
+    An address, because an array handed on costs an atomic count up and down, twice the parsing.
+    """
+
+    def build(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        word = builder.load(builder.inttoptr(arguments[0], ir.IntType(64).as_pointer()))
         word.align = 1
         return word
 
-    return types.uint64(text, types.int64), build
+    return types.uint64(types.int64), build
+
+
+@intrinsic
+def _byte(_typing: Any, _address: Any) -> Any:
+    def build(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        byte = builder.load(builder.inttoptr(arguments[0], ir.IntType(8).as_pointer()))
+        return builder.zext(byte, ir.IntType(64))
+
+    return types.int64(types.int64), build
 
 
 @intrinsic
@@ -75,16 +83,16 @@ def _value(word: np.uint64, n: int) -> np.uint64:
 
 
 @njit(inline="always")
-def _run(text: np.ndarray, at: int, mantissa: np.uint64) -> tuple[int, np.uint64, bool]:
+def _run(at: int, mantissa: np.uint64) -> tuple[int, np.uint64, bool]:
     """Append the digits from a position on; False where 64 bits do not hold them."""
     is_held = True
-    word, n = _digits(_word(text, at))
+    word, n = _digits(_word(at))
     if n > 0:
         is_held = mantissa < _ROOM[n]
         mantissa = mantissa * _WHOLE_POWERS[n] + _value(word, n)
         at += n
     while n == 8:
-        word, n = _digits(_word(text, at))
+        word, n = _digits(_word(at))
         if n > 0:
             is_held = is_held and mantissa < _ROOM[n]
             mantissa = mantissa * _WHOLE_POWERS[n] + _value(word, n)
@@ -93,54 +101,41 @@ def _run(text: np.ndarray, at: int, mantissa: np.uint64) -> tuple[int, np.uint64
 
 
 @njit(inline="always")
-def _decimal(text: np.ndarray, at: int) -> tuple[int, np.uint64, int, bool]:
+def _decimal(at: int) -> tuple[int, np.uint64, int, bool]:
     """Digits with or without a point: where they end, their mantissa, how many are decimals."""
     first = at
-    at, mantissa, is_plain = _run(text, at, np.uint64(0))
+    at, mantissa, is_plain = _run(at, np.uint64(0))
     is_plain = is_plain and at > first
     n_decimals = 0
-    if text[at] == _POINT:
+    if _byte(at) == _POINT:
         point = at + 1
-        at, mantissa, is_held = _run(text, point, mantissa)
+        at, mantissa, is_held = _run(point, mantissa)
         n_decimals = at - point
         is_plain = is_plain and is_held and n_decimals > 0
     return at, mantissa, n_decimals, is_plain
 
 
 @njit(inline="always")
-def _short_number(text: np.ndarray, at: int) -> tuple[int, np.float32, bool]:
-    """Read up to 15 digits without exponent: where they end, the number, whether it is one.
-
-    Kept apart from `_number`: with its branches in one loop, nearly every number takes longer.
-    """
-    is_negative = text[at] == _MINUS
-    at, mantissa, n_decimals, is_plain = _decimal(text, at + np.int64(is_negative))
-    is_plain = is_plain and text[at] | _LOWER != _E and mantissa < _EXACT and n_decimals <= 22
-    single = np.float32(np.float64(mantissa) / _POWERS[n_decimals & 31])  # float64's one rounding
-    return at, -single if is_negative else single, is_plain
-
-
-@njit(inline="always")
-def _exponent(text: np.ndarray, at: int) -> tuple[int, int]:
+def _exponent(at: int) -> tuple[int, int]:
     """Signed digits from a position on, and where they end; -1 where there are none or many."""
-    is_negative = text[at] == _MINUS
-    if is_negative or text[at] == _PLUS:
+    is_negative = _byte(at) == _MINUS
+    if is_negative or _byte(at) == _PLUS:
         at += 1
-    word, n = _digits(_word(text, at))
+    word, n = _digits(_word(at))
     if n == 0 or n > 3:
         return NOT_PLAIN, 0
     value = np.int64(_value(word, n))
     return at + n, -value if is_negative else value
 
 
-@njit
-def _number(text: np.ndarray, at: int) -> tuple[int, np.float32, bool]:
-    """Read any plain number: where it ends, its value, whether it is one and cannot be off."""
-    is_negative = text[at] == _MINUS
-    at, mantissa, n_decimals, is_plain = _decimal(text, at + np.int64(is_negative))
+@njit(inline="always")
+def _number(at: int) -> tuple[int, np.float32, bool]:
+    """Read a plain number: where it ends, its value, whether it is one and cannot be off."""
+    is_negative = _byte(at) == _MINUS
+    at, mantissa, n_decimals, is_plain = _decimal(at + np.int64(is_negative))
     power = -n_decimals
-    if text[at] | _LOWER == _E:
-        at, exponent = _exponent(text, at + 1)
+    if _byte(at) | _LOWER == _E:
+        at, exponent = _exponent(at + 1)
         is_plain = is_plain and at >= 0
         power += exponent
     if not is_plain or power < -44 or power > 44:
@@ -174,7 +169,7 @@ def _is_doubtful(value: float) -> bool:
 @njit(nogil=True, cache=True)
 def parse_rows(
     text: np.ndarray,
-    end: int,
+    n_bytes: int,
     slots: np.ndarray,
     features: np.ndarray,
     labels: np.ndarray,
@@ -182,42 +177,40 @@ def parse_rows(
 ) -> int:
     """Fill features [rows, d], labels and spans of the paths; the number of rows, or NOT_PLAIN."""
     last = slots.size - 1
-    at = row = 0
+    base = np.int64(text.ctypes.data)
+    at, end, row = base, base + n_bytes, 0
     while at < end:
         for column in range(slots.size):
             slot = slots[column]
             if slot >= 0:
-                start = at
-                at, value, is_plain = _short_number(text, start)
+                at, value, is_plain = _number(at)
                 if not is_plain:
-                    at, value, is_plain = _number(text, start)
-                    if not is_plain:
-                        return NOT_PLAIN
+                    return NOT_PLAIN
                 features[row, slot] = value
             elif slot == LABEL_SLOT:
-                word, n = _digits(_word(text, at))
+                word, n = _digits(_word(at))
                 if n == 0 or n == 8:
                     return NOT_PLAIN
                 labels[row] = _value(word, n)
                 at += n
             else:
                 start = at
-                while text[at] != _COMMA and text[at] != _NEWLINE:
-                    if text[at] < _BLANK or text[at] == _QUOTE or text[at] == _DELETE:
+                while _byte(at) != _COMMA and _byte(at) != _NEWLINE:
+                    if _byte(at) < _BLANK or _byte(at) == _QUOTE or _byte(at) == _DELETE:
                         return NOT_PLAIN
                     at += 1
                 if slot == PATH_SLOT:
                     if at == start:
                         return NOT_PLAIN
-                    spans[row, 0], spans[row, 1] = start, at
+                    spans[row, 0], spans[row, 1] = start - base, at - base
             if column < last:
-                if text[at] != _COMMA:
+                if _byte(at) != _COMMA:
                     return NOT_PLAIN
                 at += 1
         if at < end:  # the last line of a file may end without a line end
-            if text[at] == _RETURN:
+            if _byte(at) == _RETURN:
                 at += 1
-            if text[at] != _NEWLINE:
+            if _byte(at) != _NEWLINE:
                 return NOT_PLAIN
             at += 1
         if at > end:

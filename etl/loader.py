@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -115,6 +116,7 @@ def load(
         One of its children (see `etl.errors`), with file, line and column where there is one.
     """
     began = time.monotonic()
+    n_threads = n_threads or os.cpu_count() or 1
     with exclusive(data):
         sources, notes = find_sources(places, explicit)
         present = _Present() if replace else _read_present(data)
@@ -128,7 +130,7 @@ def load(
         loaded: list[PartReport] = []
         if changed or chosen != present.reference or classes is not None:
             names = None if classes is None else read_class_names(classes)
-            with ExitStack() as files, staging(data) as con:
+            with ExitStack() as files, staging(data, n_threads) as con:
                 parts = _open_all(files, changed, kept, present)
                 create_tables(con)
                 _copy_kept(con, kept)
@@ -258,7 +260,7 @@ def _copy_kept(con: duckdb.DuckDBPyConnection, kept: list[PartReport]) -> None:
         con.execute(
             "insert into feature_name select * from old.feature_name where backbone = ?", [backbone]
         )
-    for table in ("class_moment", "feature_quantile", "load_report"):
+    for table in ("class_moment", "feature_moment", "feature_quantile", "load_report"):
         con.execute(
             f"""insert into {table} select * from old.{table}
             where (split, backbone) in (select (split, backbone) from kept)"""
@@ -359,7 +361,7 @@ def _check(con: duckdb.DuckDBPyConnection) -> None:
         ).fetchall()[0]
         counted = con.execute(
             """select coalesce(sum(n_images), 0) from class_moment
-            where split = ? and backbone = ? and feature_id = 0""",
+            where split = ? and backbone = ?""",
             [split, backbone],
         ).fetchall()[0][0]
         if not n_images == stored == distinct == counted:

@@ -15,8 +15,10 @@ from etl.kernels import accumulate
 # probabilities of the quantiles that are stored
 QUANTILES = (0.01, 0.05, 0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9, 0.95, 0.99)
 # rows from which quantiles are computed: all of ImageNet val, a uniform sample of a train split
-# (the rank of a sampled quantile q has standard error sqrt(q(1-q)/65536), at most .002)
+# (the rank of a sampled quantile q has standard error sqrt(q(1-q)/65536), at most .002; beyond
+# 1,024 features the sample has fewer rows, so that it takes no more memory)
 SAMPLE_ROWS = 65_536
+SAMPLE_BYTES = 4 * SAMPLE_ROWS * 1024
 _FEATURES_AT_ONCE = 16  # columns turned to rows and sorted in the cache
 
 
@@ -99,6 +101,26 @@ class ClassMoments:
         self._high[at] = np.maximum(self._high[at], other.high)
         self._n[at] += other.n
 
+    def total(self) -> dict[str, Int[np.ndarray, " d"] | Float[np.ndarray, " d"]]:
+        """Moments of each feature over all classes, in the order of the table `feature_moment`.
+
+        Examples
+        --------
+        >>> m = ClassMoments.of(np.array([5, 5, 7]), np.array([[1.0], [3.0], [8.0]], np.float32))
+        >>> [values.tolist() for values in m.total().values()]
+        [[3], [4.0], [2.0], [24.0], [1.0], [8.0]]
+        """
+        n = self.n[:, None]
+        mean = (n * self.mean).sum(axis=0) / n.sum()
+        return {
+            "n_images": np.full(len(mean), n.sum()),
+            "mean_value": mean,
+            "m2_within": self.m2.sum(axis=0),
+            "m2_between": (n * np.square(self.mean - mean)).sum(axis=0),
+            "min_value": self.low.min(axis=0),
+            "max_value": self.high.max(axis=0),
+        }
+
     def _slots(self, labels: np.ndarray) -> np.ndarray:
         """Row of each label's class in the arrays, which grow where a class is new."""
         classes, inverse = np.unique(labels, return_inverse=True)
@@ -128,6 +150,7 @@ class RowSample:
     """
 
     def __init__(self, n_features: int, *, capacity: int = SAMPLE_ROWS, seed: int) -> None:
+        capacity = min(capacity, SAMPLE_BYTES // (4 * n_features))
         self._rng = np.random.default_rng(seed)
         # pages of it that no row reaches take no memory
         self._rows = np.empty((capacity, n_features), np.float32)

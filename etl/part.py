@@ -1,6 +1,5 @@
 """One file into the tables: its rows, its images, its statistics, its report."""
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -60,7 +59,7 @@ def load_part(
     part: Part,
     paths_from: str | None,
     options: str,
-    n_threads: int | None,
+    n_threads: int,
     progress: Progress,
 ) -> PartReport:
     """Read one file into the fresh database.
@@ -71,7 +70,6 @@ def load_part(
         A row is wrong, or contradicts what is known of its image.
     """
     began = time.monotonic()
-    n_threads = n_threads or os.cpu_count() or 1
     source, file, d = part.source, part.file, len(part.features)
     lender = None if file.header.has_path else paths_from
     images = SplitImages(con, source.split)
@@ -219,22 +217,27 @@ def _write_statistics(
         [backbone, backbone],
     )
     order = np.argsort(moments.class_ids)
-    k = len(order)
-    rows = pa.table(
+    moment = pa.table(
         {
-            "class_id": np.repeat(moments.class_ids[order], d),
-            "feature_id": np.tile(np.arange(d), k),
-            "n_images": np.repeat(moments.n[order], d),
-            "mean_value": moments.mean[order].reshape(-1),
-            "m2": moments.m2[order].reshape(-1),
-            "min_value": moments.low[order].reshape(-1),
-            "max_value": moments.high[order].reshape(-1),
+            "class_id": moments.class_ids[order],
+            "n_images": moments.n[order],
+            **{
+                name: pa.FixedSizeListArray.from_arrays(pa.array(values[order].reshape(-1)), d)
+                for name, values in (
+                    ("mean_values", moments.mean),
+                    ("m2_values", moments.m2),
+                    ("min_values", moments.low),
+                    ("max_values", moments.high),
+                )
+            },
         }
     )
     con.execute("set force_compression = 'uncompressed'")  # trying others takes longer, for nothing
-    con.execute("insert into class_moment select ?, ?, * from rows", [backbone, split])
+    con.execute("insert into class_moment select ?, ?, * from moment", [backbone, split])
     con.execute("checkpoint gap")
     con.execute("set force_compression = 'auto'")
+    total = pa.table({"feature_id": np.arange(d), **moments.total()})
+    con.execute("insert into feature_moment select ?, ?, * from total", [backbone, split])
     middle = pa.table(
         {
             "feature_id": np.tile(np.arange(d), len(QUANTILES)),
@@ -243,4 +246,4 @@ def _write_statistics(
         }
     )
     con.execute("insert into feature_quantile select ?, ?, * from middle", [backbone, split])
-    del names, rows, middle
+    del names, moment, total, middle

@@ -15,4 +15,4 @@ comment on column feature_quantile.backbone is 'Backbone of the feature.';
 comment on column feature_quantile.split is 'Split whose rows were counted.';
 comment on column feature_quantile.feature_id is 'Position of the feature in the vector, from 0.';
 comment on column feature_quantile.probability is 'Share of rows at or below the value, in [0, 1].';
-comment on column feature_quantile.value is 'The quantile, in the unit of the feature. Exact for test splits, and for train splits up to 65,536 rows; above, from a uniform sample of 65,536 rows, whose rank has a standard error of at most .002.';
+comment on column feature_quantile.value is 'The quantile, in the unit of the feature. Exact for test splits, and for train splits up to 65,536 rows; above, from a uniform sample of 65,536 rows, whose rank has a standard error of at most .002 (beyond 1,024 features, of 67 million values: at most .5 / sqrt(67108864 / features)).';

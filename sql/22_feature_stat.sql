@@ -1,40 +1,10 @@
 -- grain: one row per (backbone, split, feature)
--- reads: class_moment, feature_name, feature_quantile
+-- reads: feature_moment, feature_name, feature_quantile
 -- missing: sd null below two images
 -- units: of the feature
--- source: moments of the classes added up (Chan et al. 1983)
+-- source: -
 create view feature_stat as
-with total as (
-    select
-        backbone,
-        split,
-        feature_id,
-        sum(n_images)::bigint as n_images,
-        sum(n_images * mean_value) / sum(n_images) as mean_value,
-        min(min_value) as min_value,
-        max(max_value) as max_value
-    from class_moment
-    group by backbone, split, feature_id
-),
-
-spread as (
-    -- deviations within the classes and of the class means from the mean of all
-    select
-        part.backbone,
-        part.split,
-        part.feature_id,
-        sum(part.m2) as m2_within,
-        sum(part.n_images * (part.mean_value - total.mean_value) ** 2) as m2_between
-    from class_moment as part
-    inner join total
-        on
-            part.backbone = total.backbone
-            and part.split = total.split
-            and part.feature_id = total.feature_id
-    group by part.backbone, part.split, part.feature_id
-),
-
-middle as (
+with middle as (
     select
         backbone,
         split,
@@ -53,19 +23,14 @@ select
     feature_name.feature_name,
     total.n_images,
     total.mean_value,
-    sqrt((spread.m2_within + spread.m2_between) / nullif(total.n_images - 1, 0)) as sd_value,
+    sqrt((total.m2_within + total.m2_between) / nullif(total.n_images - 1, 0)) as sd_value,
     total.min_value,
     middle.quartile_1,
     middle.median,
     middle.quartile_3,
     total.max_value,
-    spread.m2_between / nullif(spread.m2_within + spread.m2_between, 0) as share_between_classes
-from total
-inner join spread
-    on
-        total.backbone = spread.backbone
-        and total.split = spread.split
-        and total.feature_id = spread.feature_id
+    total.m2_between / nullif(total.m2_within + total.m2_between, 0) as share_between_classes
+from feature_moment as total
 inner join middle
     on
         total.backbone = middle.backbone

@@ -1,76 +1,93 @@
 -- grain: one row per (backbone, reference split, target split, class in both), both orders
--- reads: class_moment, class
+-- reads: class_moment, feature_moment, class
 -- missing: null where every feature is constant within the classes, or all have one image
 -- units: standard deviations within classes, pooled over both splits; ratio of variances
 -- source: -
 -- a class of few images moves by chance: compare rms_mean_difference with rms_by_chance
 create view class_shift as
-with class_pair as (
+with split_pair as (
     select
         r.backbone,
         r.split as reference,
         t.split as target,
         r.class_id,
-        r.feature_id,
+        class.class_name,
         r.n_images as n_reference,
         t.n_images as n_target,
-        r.m2 as m2_reference,
-        t.m2 as m2_target,
-        (t.mean_value - r.mean_value) ** 2 as squared_difference
+        r.mean_values as mean_reference,
+        t.mean_values as mean_target,
+        r.m2_values as m2_reference,
+        t.m2_values as m2_target
     from class_moment as r
     inner join class_moment as t
-        on
-            r.backbone = t.backbone
-            and r.class_id = t.class_id
-            and r.feature_id = t.feature_id
-            and r.split <> t.split
+        on r.backbone = t.backbone and r.class_id = t.class_id and r.split <> t.split
+    inner join class on r.class_id = class.class_id
 ),
 
-within_classes as (
-    -- pooled over both splits, so that a feature nearly dead in one of them is not blown up
+degrees as (
     select
         backbone,
-        reference,
-        target,
-        feature_id,
-        sum(m2_reference + m2_target) / nullif(sum(n_reference + n_target - 2), 0) as variance
-    from class_pair
-    group by backbone, reference, target, feature_id
+        split,
+        sum(n_images - 1) as n_degrees
+    from class_moment
+    group by backbone, split
+),
+
+variance_list as (
+    -- pooled over both splits, so that a feature nearly dead in one of them is not blown up
+    select
+        r.backbone,
+        r.split as reference,
+        t.split as target,
+        list(
+            (r.m2_within + t.m2_within) / nullif(dr.n_degrees + dt.n_degrees, 0)
+            order by r.feature_id
+        ) as variances
+    from feature_moment as r
+    inner join feature_moment as t
+        on r.backbone = t.backbone and r.feature_id = t.feature_id and r.split <> t.split
+    inner join degrees as dr on r.backbone = dr.backbone and r.split = dr.split
+    inner join degrees as dt on t.backbone = dt.backbone and t.split = dt.split
+    group by r.backbone, r.split, t.split
 ),
 
 standardised as (
-    -- the class's own variances; a class of one image has none and takes the pooled one
+    -- joined class by class and unpacked last: a join of a million short rows takes far longer
     select
-        p.*,
-        nullif(w.variance, 0) as variance,
-        coalesce(p.m2_reference / nullif(p.n_reference - 1, 0), w.variance) as variance_reference,
-        coalesce(p.m2_target / nullif(p.n_target - 1, 0), w.variance) as variance_target
-    from class_pair as p
-    inner join within_classes as w
-        on
-            p.backbone = w.backbone
-            and p.reference = w.reference
-            and p.target = w.target
-            and p.feature_id = w.feature_id
+        p.backbone,
+        p.reference,
+        p.target,
+        p.class_id,
+        p.class_name,
+        p.n_reference,
+        p.n_target,
+        unnest(p.mean_target) - unnest(p.mean_reference) as difference,
+        unnest(p.m2_reference) / nullif(p.n_reference - 1, 0) as variance_reference,
+        unnest(p.m2_target) / nullif(p.n_target - 1, 0) as variance_target,
+        unnest(v.variances) as variance
+    from split_pair as p
+    inner join variance_list as v
+        on p.backbone = v.backbone and p.reference = v.reference and p.target = v.target
 )
 
 select
-    s.backbone,
-    s.reference,
-    s.target,
-    s.class_id,
-    any_value(class.class_name) as class_name,
-    any_value(s.n_reference) as n_reference,
-    any_value(s.n_target) as n_target,
-    sqrt(avg(s.squared_difference / s.variance)) as rms_mean_difference,
-    sqrt(avg(
-        (s.variance_reference / s.n_reference + s.variance_target / s.n_target) / s.variance
-    )) as rms_by_chance,
-    avg(s.variance_target / s.variance)
-    / nullif(avg(s.variance_reference / s.variance), 0) as variance_ratio
-from standardised as s
-inner join class on s.class_id = class.class_id
-group by s.backbone, s.reference, s.target, s.class_id;
+    backbone,
+    reference,
+    target,
+    class_id,
+    class_name,
+    n_reference,
+    n_target,
+    sqrt(avg(difference ** 2 / nullif(variance, 0))) as rms_mean_difference,
+    -- from the class's own variances; a class of one image has none and takes the pooled one
+    sqrt(avg((
+        coalesce(variance_reference, variance) / n_reference
+        + coalesce(variance_target, variance) / n_target
+    ) / nullif(variance, 0))) as rms_by_chance,
+    avg(coalesce(variance_target, variance) / nullif(variance, 0))
+    / nullif(avg(coalesce(variance_reference, variance) / nullif(variance, 0)), 0) as variance_ratio
+from standardised
+group by all;
 comment on view class_shift is 'One row per backbone, ordered pair of splits and class: how far its features moved.';
 comment on column class_shift.backbone is 'Backbone of the features.';
 comment on column class_shift.reference is 'Split from which the shift is counted.';

@@ -19,20 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-
-def generate(file: Path, n_rows: int, n_features: int) -> None:
-    """Write rows in the assignment's form: index, path, label, features with six decimals."""
-    rng = np.random.default_rng(0)
-    names = [",path,label", *(str(j) for j in range(n_features))]
-    form = ",".join(["%.6f"] * n_features)
-    with file.open("w") as out:
-        out.write(",".join(names) + "\n")
-        for start in range(0, n_rows, 1000):
-            rows = rng.normal(size=(min(1000, n_rows - start), n_features))
-            out.writelines(
-                f"{i},train/c{i % 1000}/{i}.JPEG,{i % 1000},{form % tuple(row)}\n"
-                for i, row in enumerate(rows, start)
-            )
+from tests.bench.features import write_features
 
 
 def by_gapscope(file: Path, work: Path) -> None:
@@ -75,7 +62,7 @@ def one(reader: str, file: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--rows", type=int, default=40_000)
+    parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--features", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--one", nargs=2, metavar=("READER", "FILE"))
@@ -85,7 +72,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "train_bench.csv"
-        generate(file, arguments.rows, arguments.features)
+        write_features(file, "train", arguments.rows, arguments.features, seed=0)
         megabytes = file.stat().st_size / 1e6
         file.read_bytes()
         runs: dict[str, list[dict[str, float]]] = {reader: [] for reader in READERS}

@@ -127,6 +127,29 @@ def test_feature_shift(con, world, reference, target):
     assert found.iloc[2][["mean_difference", "variance_ratio", "quantile_shift"]].isna().all()
 
 
+def test_moments_are_numpys(con, world):
+    rows = world["val", "toy"]
+    X = rows.features.astype(float)
+    found = frame(con, "class_moment", backbone="toy", split="val").set_index("class_id")
+    for class_id in range(4):
+        mine = X[rows.labels == class_id]
+        row = found.loc[class_id]
+        assert row.n_images == len(mine)
+        np.testing.assert_allclose(row.mean_values, mine.mean(axis=0), rtol=1e-12)
+        np.testing.assert_allclose(
+            row.m2_values, ((mine - mine.mean(axis=0)) ** 2).sum(axis=0), atol=1e-12
+        )
+        np.testing.assert_array_equal(row.min_values, mine.min(axis=0))
+        np.testing.assert_array_equal(row.max_values, mine.max(axis=0))
+    total = frame(con, "feature_moment", backbone="toy", split="val").sort_values("feature_id")
+    np.testing.assert_allclose(total.mean_value, X.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(
+        total.m2_within + total.m2_between, ((X - X.mean(axis=0)) ** 2).sum(axis=0), atol=1e-10
+    )
+    np.testing.assert_allclose(total.m2_within, np.sum(found.m2_values.tolist(), axis=0))
+    np.testing.assert_array_equal(total.max_value, X.max(axis=0))
+
+
 def test_class_shift(con, world):
     R, T = world["val", "toy"], world["v2", "toy"]
     found = frame(con, "class_shift", backbone="toy", reference="val", target="v2")
@@ -135,7 +158,7 @@ def test_class_shift(con, world):
     def of(split, class_id):
         return split.features[split.labels == class_id].astype(float)
 
-    parts = [of(split, c) for split in (R, T) for c in range(3)]
+    parts = [of(split, c) for split in (R, T) for c in range(4 if split is R else 3)]
     within = sum(((x - x.mean(axis=0)) ** 2).sum(axis=0) for x in parts)
     # the third feature is constant: left out
     variance = (within / sum(len(x) - 1 for x in parts))[:2]
