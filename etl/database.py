@@ -203,7 +203,9 @@ def _disk_refusal(error: Exception, data: Path) -> LoadRefused | None:
             "a full disk",
             "Free some space, or move the folder with GAP_DATA.",
         )
-    if isinstance(error, OSError | duckdb.IOException) or _says(str(error), _FAULTY):
+    if isinstance(error, OSError | duckdb.IOException | duckdb.FatalException) or _says(
+        str(error), _FAULTY
+    ):
         return DiskFault(
             f"a disk that can be read and written for {data}",
             said[:400],
