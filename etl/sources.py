@@ -1,5 +1,6 @@
 """Which file is which split of which backbone, and which two splits the gap lies between."""
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -107,7 +108,7 @@ def find_sources(
     taken: dict[tuple[str, str], Path] = {}
     for source in sources:
         other = taken.setdefault((source.split, source.backbone), source.file)
-        if other.resolve() != source.file.resolve():
+        if os.path.realpath(other) != os.path.realpath(source.file):  # resolve() fails on a loop
             raise SourceName(
                 f"one file for split {source.split!r} of backbone {source.backbone!r}",
                 f"{other} and {source.file}",

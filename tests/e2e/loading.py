@@ -15,7 +15,7 @@ import numpy as np
 
 import etl
 from etl.database import attach
-from tests.sheet import Sheet, good
+from tests.faults.sheet import Sheet, good
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TIMES = {"seconds_s", "mb_per_s", "loaded_at"}

@@ -20,7 +20,7 @@ import pytest
 import etl
 from etl.database import DATABASE, check_room
 from tests.e2e.loading import ROOT, content, start, write_features
-from tests.sheet import tree
+from tests.faults.sheet import tree
 
 SHIM = Path(__file__).with_name("faulty_disk.c")
 CODES = {errno.ENOSPC: "disk_full", errno.EIO: "disk_fault"}
@@ -191,7 +191,7 @@ def test_a_small_file_system_fills_up(two, tmp_path):
 
 
 def test_far_too_little_room_is_refused_before_anything_is_read(tmp_path, monkeypatch):
-    usage = namedtuple("usage", "total used free")  # noqa: PYI024
+    usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9 - 10**6, 10**6))
     check_room(tmp_path, 4 * 10**6)
     with pytest.raises(etl.LoadRefused, match="1,000,000 bytes of free space") as refused:
