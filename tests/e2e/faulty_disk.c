@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/sendfile.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -58,6 +59,8 @@ WRAP(ssize_t, write, "write", (int fd, const void *b, size_t n), (fd, b, n))
 WRAP(ssize_t, pwrite, "write", (int fd, const void *b, size_t n, off_t o), (fd, b, n, o))
 WRAP(ssize_t, pwrite64, "write", (int fd, const void *b, size_t n, off64_t o), (fd, b, n, o))
 WRAP(ssize_t, writev, "write", (int fd, const struct iovec *v, int n), (fd, v, n))
+WRAP(ssize_t, sendfile, "write", (int fd, int from, off_t *o, size_t n), (fd, from, o, n))
+WRAP(ssize_t, sendfile64, "write", (int fd, int from, off64_t *o, size_t n), (fd, from, o, n))
 WRAP(int, ftruncate, "write", (int fd, off_t n), (fd, n))
 WRAP(int, ftruncate64, "write", (int fd, off64_t n), (fd, n))
 WRAP(int, fsync, "sync", (int fd), (fd))

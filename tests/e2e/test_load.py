@@ -293,7 +293,7 @@ def test_what_a_killed_load_left_behind_is_swept(data, toy_csv):
 
 
 @pytest.mark.parametrize(
-    "error", [OSError(errno.ENOSPC, "full"), duckdb.IOException("No space left")]
+    "error", [OSError(errno.ENOSPC, "full"), duckdb.IOException("No space left on device")]
 )
 def test_a_full_disk_is_said_so_and_leaves_the_old_database(data, toy_csv, monkeypatch, error):
     before = content(data)
