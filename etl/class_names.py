@@ -1,11 +1,14 @@
 """Names of the classes, from a file that the user gives."""
 
 import csv
+import io
 from pathlib import Path
 
-from etl.errors import BadLabel, HeaderMismatch, SourceNotFound
+from etl.errors import BadLabel, Encoding, HeaderMismatch, RaggedRow, SourceNotFound
 from etl.header import LABEL
 from etl.rows import label_fault
+
+NAME = "name"
 
 
 def read_class_names(file: Path) -> dict[int, str]:
@@ -13,35 +16,74 @@ def read_class_names(file: Path) -> dict[int, str]:
 
     Raises
     ------
-    SourceNotFound, HeaderMismatch, BadLabel
-        No such file; a CSV without these columns; a label that is no whole number, or is there
-        twice.
+    SourceNotFound, Encoding, HeaderMismatch, RaggedRow, BadLabel
+        No such file; bytes that are not UTF-8; a CSV without these columns; a row with another
+        number of cells, or an unclosed quote; a label that is no whole number, or is there twice.
     """
     if not file.is_file():
         raise SourceNotFound("a class-name file", "nothing there", "Check the path.", file=file)
-    lines = file.read_text(encoding="utf-8-sig").splitlines()
-    if not lines or "," not in lines[0]:
+    text = _text_of(file)
+    lines = text.split("\n")
+    if "," not in lines[0]:
         return {i: line.strip() for i, line in enumerate(lines) if line.strip()}
-    reader = csv.DictReader(lines)
-    if not {LABEL, "name"} <= set(reader.fieldnames or ()):
+    (_, header), *rows = _rows_of(text, file)
+    if header.count(LABEL) != 1 or header.count(NAME) != 1:
         raise HeaderMismatch(
             "columns label and name",
-            ", ".join(reader.fieldnames or ()),
+            repr(", ".join(header)[:80]),
             "Rename the columns, or give one name a line.",
             file=file,
             line=1,
         )
     names: dict[int, str] = {}
-    for row in reader:
-        fault = label_fault(row[LABEL] or "")
-        if fault is not None or int(row[LABEL]) in names:
+    for line, cells in rows:
+        if len(cells) != len(header):
+            raise RaggedRow(
+                f"{len(header)} cells, as the header has",
+                f"{len(cells)}",
+                "Repair the row; a name with a comma stands in quotes.",
+                file=file,
+                line=line,
+            )
+        label = cells[header.index(LABEL)]
+        if label_fault(label) is not None or int(label) in names:
             raise BadLabel(
                 "each class number once",
-                repr(row[LABEL]),
+                repr(label[:40]),
                 "Repair the row.",
                 file=file,
-                line=reader.line_num,
+                line=line,
                 column=LABEL,
             )
-        names[int(row[LABEL])] = row["name"]
+        names[int(label)] = cells[header.index(NAME)]
     return names
+
+
+def _text_of(file: Path) -> str:
+    content = file.read_bytes()
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise Encoding(
+            "UTF-8 text",
+            f"byte 0x{error.object[error.start]:02x}",
+            "Save the file as UTF-8.",
+            file=file,
+            line=1 + error.object.count(b"\n", 0, error.start),
+        ) from error
+
+
+def _rows_of(text: str, file: Path) -> list[tuple[int, list[str]]]:
+    """Cells of each row that is not empty, with the line on which it begins."""
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    rows, line = [], 1
+    try:
+        for cells in reader:
+            if cells:
+                rows.append((line, cells))
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise RaggedRow(
+            "one row a line, quotes closed", str(error), "Repair it.", file=file, line=line
+        ) from error
+    return rows

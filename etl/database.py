@@ -9,15 +9,15 @@ import fcntl
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from etl.errors import Busy, DiskFull
+from etl.errors import Busy, DiskFault, DiskFull, LoadRefused
 
 DATABASE = "gap.duckdb"
 RESULTS = "results"
@@ -26,6 +26,9 @@ MEMORY_LIMIT = "400MB"  # of DuckDB, beside what the loader itself holds
 THREADS_MAX = 4  # of DuckDB: each holds a row group, and the disk is no faster for more
 _LOCK = ".load.lock"
 _STAGING = ".staging-"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FAULTY = (errno.EIO, errno.EROFS, errno.EACCES, errno.ESTALE, errno.ENXIO)
+SHARE_NEEDED = 0.2  # four bytes a value, of which the text has twenty at most
 SQL = Path(__file__).resolve().parent.parent / "sql"
 
 # one row per (model, test image); the service writes it, the view `prediction` reads it
@@ -90,9 +93,13 @@ def exclusive(data: Path) -> Iterator[None]:
     ------
     Busy
         Another load is running.
+    DiskFull, DiskFault
+        The folder cannot be made or written.
     """
-    data.mkdir(parents=True, exist_ok=True)
-    with (data / _LOCK).open("w") as lock:
+    with _disk_refusals(data):
+        data.mkdir(parents=True, exist_ok=True)
+        lock = (data / _LOCK).open("w")
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -101,9 +108,32 @@ def exclusive(data: Path) -> Iterator[None]:
                 f"another load at work in {data}",
                 "Wait until it is done.",
             ) from error
-        for left in data.glob(_STAGING + "*"):
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        with _disk_refusals(data):
+            for left in data.glob(_STAGING + "*"):
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
         yield
+
+
+def check_room(data: Path, n_bytes: int) -> None:
+    """Refuse early where the disk has far too little room for what is to be loaded.
+
+    Parameters
+    ----------
+    n_bytes
+        Size of the feature files as text: of which the vectors alone take a fifth and more.
+
+    Raises
+    ------
+    DiskFull
+        Less free space than the vectors would take.
+    """
+    needed, free = int(n_bytes * SHARE_NEEDED), shutil.disk_usage(data).free
+    if free < needed:
+        raise DiskFull(
+            f"at least {needed:,} bytes for the new database beside the old one in {data}",
+            f"{free:,} bytes of free space",
+            "Free some space, or move the folder with GAP_DATA.",
+        )
 
 
 @contextmanager
@@ -117,7 +147,15 @@ def staging(data: Path, n_threads: int) -> Iterator[duckdb.DuckDBPyConnection]:
     ------
     DiskFull
         No space is left on the device.
+    DiskFault
+        The disk, or a file on it, cannot be read or written.
     """
+    with _disk_refusals(data), _staging(data, n_threads) as con:
+        yield con
+
+
+@contextmanager
+def _staging(data: Path, n_threads: int) -> Iterator[duckdb.DuckDBPyConnection]:
     fresh = data / f"{_STAGING}{uuid.uuid4().hex}.duckdb"
     scratch = data / f"{_STAGING}tmp"
     _write_empty_results(data)
@@ -130,29 +168,65 @@ def staging(data: Path, n_threads: int) -> Iterator[duckdb.DuckDBPyConnection]:
         con.execute(f"set threads = {min(n_threads, THREADS_MAX)}")
         con.execute(f"set temp_directory = {text(str(scratch.resolve()))}")
         if (data / DATABASE).exists():
-            con.execute(f"attach {text(str((data / DATABASE).resolve()))} as old (read_only)")
-        # the default group of 122,880 rows would hold 500 MB of 1,024-d vectors in memory
-        con.execute(f"attach {text(str(fresh.resolve()))} as gap (row_group_size {GROUP_ROWS})")
+            # a load that keeps nothing of a damaged database must be able to replace it; one that
+            # keeps something has read it before and does not come here
+            with suppress(duckdb.IOException, duckdb.SerializationException):
+                con.execute(f"attach {text(str((data / DATABASE).resolve()))} as old (read_only)")
+        # the default group of 122,880 rows would hold 500 MB of 1,024-d vectors in memory; a file
+        # that nobody has seen needs no log, and one that cannot be written ends the process
+        con.execute(
+            f"attach {text(str(fresh.resolve()))} as gap "
+            f"(row_group_size {GROUP_ROWS}, recovery_mode no_wal_writes)"
+        )
         con.execute("use gap")
         yield con
         con.execute("checkpoint gap")
         con.execute("use memory")
         con.execute("detach gap")
         _publish(fresh, data / DATABASE)
-    except (duckdb.IOException, duckdb.OutOfMemoryException, OSError) as error:
-        full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
-        if not full:
-            raise
-        raise DiskFull(
-            f"room for the new database beside the old one in {data}",
-            "a full disk",
-            "Free some space, or move the folder with GAP_DATA.",
-        ) from error
     finally:
         con.close()
         for left in data.glob(fresh.name + "*"):
             left.unlink()
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def _disk_refusals(data: Path) -> Iterator[None]:
+    """Turn what a full or faulty disk makes of a load into a refusal."""
+    try:
+        yield
+    except (duckdb.Error, OSError) as error:
+        refusal = _disk_refusal(error, data)
+        if refusal is None:
+            raise
+        raise refusal from error
+
+
+def _disk_refusal(error: Exception, data: Path) -> LoadRefused | None:
+    # DuckDB passes on the system's words, not its number, through whatever class of error
+    said = str(error).splitlines()[0] if str(error) else type(error).__name__
+    number = error.errno if isinstance(error, OSError) else None
+    if number in _FULL or _says(str(error), _FULL):
+        return DiskFull(
+            f"room for the new database beside the old one in {data}",
+            "a full disk",
+            "Free some space, or move the folder with GAP_DATA.",
+        )
+    if isinstance(error, OSError | duckdb.IOException | duckdb.FatalException) or _says(
+        str(error), _FAULTY
+    ):
+        return DiskFault(
+            f"a disk that can be read and written for {data}",
+            said[:400],
+            "Check the disk and the folder's permissions; where the database itself is damaged, "
+            "load all files again with --replace.",
+        )
+    return None
+
+
+def _says(text: str, numbers: Iterable[int]) -> bool:
+    return any(os.strerror(number) in text for number in numbers)
 
 
 def create_tables(con: duckdb.DuckDBPyConnection) -> None:
@@ -173,12 +247,19 @@ def _run(con: duckdb.DuckDBPyConnection, files: list[Path]) -> None:
 
 def _publish(fresh: Path, database: Path) -> None:
     descriptor = os.open(fresh, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
     fresh.replace(database)
-    folder = os.open(database.parent, os.O_RDONLY)
-    os.fsync(folder)
-    os.close(folder)
+    # from here on the new database is there, whole: where the folder's entry cannot be forced to
+    # the disk, a power cut would bring the old one back, which is no reason to call it refused
+    with suppress(OSError):
+        folder = os.open(database.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def _write_empty_results(data: Path) -> None:

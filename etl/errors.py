@@ -23,7 +23,8 @@ LoadRefused
 ├── Leak                one path in train and in a test split
 ├── PathsFrom           --paths-from names a backbone whose rows do not match
 ├── Busy                another load is writing this data folder
-└── DiskFull            no space left on the device
+├── DiskFull            no space left on the device
+└── DiskFault           the disk, or the file on it, cannot be read or written
 """
 
 from pathlib import Path
@@ -206,3 +207,9 @@ class DiskFull(LoadRefused):
     """No space left on the device."""
 
     code = "disk_full"
+
+
+class DiskFault(LoadRefused):
+    """The disk, or the file on it, cannot be read or written."""
+
+    code = "disk_fault"

@@ -5,12 +5,23 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from etl.errors import DimensionMismatch, Encoding, HeaderMismatch, HeaderMissing, NotCsv
+from etl.errors import (
+    DimensionMismatch,
+    EmptyFile,
+    Encoding,
+    HeaderMismatch,
+    HeaderMissing,
+    NotCsv,
+)
 
 LABEL, PATH = "label", "path"
 _LIKE_LABEL = {"label", "labels", "class", "class_id", "target", "targets", "y"}
 _INDEX_NAMES = ("", "Unnamed: 0")  # how pandas writes and reads its own index
-NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*")
+N_FEATURES_MAX = 100_000  # as many values as DuckDB's array type holds
+NAME_LENGTH_MAX = 1_000
+# ASCII alone, as the parser: Python's digits and spaces of other scripts are no numbers here
+NUMBER = re.compile(r"[ \t]*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?[ \t]*", re.ASCII)
+_UNSEEN = re.compile(r"[\x00-\x1f\x7f\ufeff]")
 _MAGIC = {
     b"PK\x03\x04": "a zip archive",
     b"\x1f\x8b": "a gzip file",
@@ -63,9 +74,10 @@ class Header:
                 file=file,
                 line=1,
             )
-        missing = [name for name in first if name not in set(self.features)]
+        here, there = set(self.features), set(first)
+        missing = [name for name in first if name not in here]
         if missing:
-            extra = [name for name in self.features if name not in set(first)]
+            extra = [name for name in self.features if name not in there]
             raise HeaderMismatch(
                 f"the feature columns of this backbone's other splits (here: {_few(missing)})",
                 f"{_few(extra)}",
@@ -86,8 +98,9 @@ def parse_header(line: bytes, file: Path) -> Header:
 
     Raises
     ------
-    NotCsv, Encoding, HeaderMissing, HeaderMismatch
-        Another file type, not UTF-8, data in the first line, or columns missing or named twice.
+    NotCsv, Encoding, EmptyFile, HeaderMissing, HeaderMismatch
+        Another file type, not UTF-8, nothing but a byte order mark, data in the first line, or
+        columns missing, named twice or without a proper name.
 
     Examples
     --------
@@ -116,7 +129,11 @@ def parse_header(line: bytes, file: Path) -> Header:
         raise NotCsv(
             "lines that end in \\n or \\r\\n", "a bare \\r", "Convert the line ends.", file=file
         )
-    return named_columns(next(csv.reader([text])), file)
+    if not text.strip():
+        raise EmptyFile(
+            "a header line and rows", "an empty first line", "Export it again.", file=file
+        )
+    return named_columns(_names_in(text, file), file)
 
 
 def named_columns(names: list[str], file: Path) -> Header:
@@ -135,30 +152,63 @@ def named_columns(names: list[str], file: Path) -> Header:
         raise HeaderMismatch(
             "feature columns beside path and label", "none", "Check the file.", file=file, line=1
         )
-    for position, name in enumerate(names):
-        if name == "" and position > 0:
-            raise HeaderMismatch(
-                "a name for every column (only pandas' index in front may lack one)",
-                f"no name for column {position + 1}",
-                "Name it or remove it.",
-                file=file,
-                line=1,
-            )
-        if name in names[:position]:
-            raise HeaderMismatch(
-                "each column once", f"{name!r} twice", "Remove or rename one.", file=file, line=1
-            )
+    if len(features) > N_FEATURES_MAX:
+        raise HeaderMismatch(
+            f"at most {N_FEATURES_MAX:,} feature columns",
+            f"{len(features):,}",
+            "Check the separator and the line ends, or load fewer columns.",
+            file=file,
+            line=1,
+        )
+    _check_names(names, file)
     return Header(tuple(names), features, PATH in names, index)
 
 
+def _names_in(text: str, file: Path) -> list[str]:
+    """Cells of the first line; an editor's line is the header's whole line."""
+    try:
+        return next(csv.reader([text], strict=True))
+    except csv.Error as error:
+        raise HeaderMismatch(
+            f"names in one line, each of at most {NAME_LENGTH_MAX:,} characters, quotes closed",
+            f"a first line that is not such ({error})",
+            "Repair the header.",
+            file=file,
+            line=1,
+        ) from error
+
+
+def _check_names(names: list[str], file: Path) -> None:
+    seen: set[str] = set()
+    for position, name in enumerate(names):
+        fault = None
+        if name == "" and position > 0:
+            fault = (
+                "a name for every column (only pandas' index in front may lack one)",
+                f"no name for column {position + 1}",
+            )
+        elif name in seen:
+            fault = ("each column once", f"{name[:40]!r} twice")
+        elif len(name) > NAME_LENGTH_MAX:
+            fault = (
+                f"names of at most {NAME_LENGTH_MAX:,} characters",
+                f"one of {len(name):,} for column {position + 1}",
+            )
+        elif _UNSEEN.search(name):
+            fault = ("names that can be seen", f"{name[:40]!r} with a control character in it")
+        if fault is not None:
+            raise HeaderMismatch(*fault, "Name it anew, or remove it.", file=file, line=1)
+        seen.add(name)
+
+
 def _refuse_without_label(names: list[str], file: Path) -> None:
-    numbers = sum(NUMBER.fullmatch(name) is not None for name in names)
-    # names such as 0, 1, 2 … are numbers too, but whole and rising; data are not
-    rising = [str(i) for i in range(numbers)] == [n for n in names if NUMBER.fullmatch(n)]
-    if numbers > len(names) / 2 and not rising:
+    numbers = [name for name in names if NUMBER.fullmatch(name)]
+    # names such as 0, 1, 2 … are numbers too, but whole and each there once; data are not
+    counted = {str(i) for i in range(len(numbers))} == set(numbers)
+    if len(numbers) > len(names) / 2 and not counted:
         raise HeaderMissing(
             "a first line with the columns' names (path,label,0,1,…)",
-            f"what looks like a row of data ({', '.join(names[:4])}, …)",
+            f"what looks like a row of data ({_few(names)})",
             "Add the header line; no row was swallowed.",
             file=file,
             line=1,
@@ -183,5 +233,5 @@ def _refuse_without_label(names: list[str], file: Path) -> None:
 
 
 def _few(names: list[str]) -> str:
-    shown = ", ".join(repr(name) for name in names[:5])
+    shown = ", ".join(repr(name[:40]) for name in names[:5])
     return shown + (f" and {len(names) - 5} more" if len(names) > 5 else "")

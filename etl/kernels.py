@@ -27,7 +27,7 @@ _WHOLE_POWERS = 10 ** np.arange(9, dtype=np.uint64)
 # a mantissa below 10^(19-n) takes n digits more without leaving 64 bits
 _ROOM = np.array([10 ** (19 - n) for n in range(9)], np.uint64)
 _EXACT = np.uint64(1 << 53)  # mantissas below are exact in float64
-_LARGEST = float(np.finfo(np.float32).max)
+FLOAT32_END = 2.0**128 - 2.0**103  # from here on the nearest float32 is infinity
 NOT_PLAIN = -1  # a byte that the fast loop leaves to `etl.rows`
 
 
@@ -148,7 +148,7 @@ def _number(at: int) -> tuple[int, np.float32, bool]:
         value, power = value * _POWERS[22], power - 22
     value = value / _POWERS[-power] if power < 0 else value * _POWERS[power]
     single = np.float32(value)
-    is_sure = value <= _LARGEST and (is_exact or not _is_doubtful(value))
+    is_sure = value < FLOAT32_END and (is_exact or not _is_doubtful(value))
     return at, -single if is_negative else single, is_sure
 
 
@@ -196,7 +196,10 @@ def parse_rows(
             else:
                 start = at
                 while _byte(at) != _COMMA and _byte(at) != _NEWLINE:
-                    if _byte(at) < _BLANK or _byte(at) == _QUOTE or _byte(at) == _DELETE:
+                    byte = _byte(at)
+                    if byte < _BLANK or byte in (_QUOTE, _DELETE):
+                        return NOT_PLAIN
+                    if byte > _DELETE and slot == IGNORED_SLOT:  # nobody looks at its letters
                         return NOT_PLAIN
                     at += 1
                 if slot == PATH_SLOT:

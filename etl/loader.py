@@ -16,6 +16,7 @@ from etl.class_names import read_class_names
 from etl.database import (
     DATABASE,
     attach,
+    check_room,
     create_tables,
     create_views,
     exclusive,
@@ -130,6 +131,7 @@ def load(
         loaded: list[PartReport] = []
         if changed or chosen != present.reference or classes is not None:
             names = None if classes is None else read_class_names(classes)
+            check_room(data, sum(s.file.stat().st_size for s in changed if s.file.exists()))
             with ExitStack() as files, staging(data, n_threads) as con:
                 parts = _open_all(files, changed, kept, present)
                 create_tables(con)

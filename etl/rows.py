@@ -30,7 +30,7 @@ from etl.errors import (
     RaggedRow,
 )
 from etl.header import LABEL, NUMBER, PATH, Header, parse_header
-from etl.kernels import IGNORED_SLOT, LABEL_SLOT, PADDING, PATH_SLOT
+from etl.kernels import FLOAT32_END, IGNORED_SLOT, LABEL_SLOT, PADDING, PATH_SLOT
 from etl.parser import parse_plain
 from etl.streams import FeatureStream
 
@@ -38,8 +38,8 @@ BLOCK_BYTES = 8 << 20  # measured: larger blocks leave the cache, smaller ones c
 ROW_BYTES_MAX = 64 << 20
 HEADER_BYTES_MAX = 16 << 20
 LABEL_MAX = 10**9 - 1
-FLOAT32_MAX = float(np.finfo(np.float32).max)
-_LABEL = re.compile(r"\d{1,9}")
+_LABEL = re.compile(r"[0-9]{1,9}")
+_BARE_RETURN = re.compile(rb"\r(?!\n)")
 _NOT_FINITE = re.compile(r"\s*[-+]?(nan|inf|infinity)\s*", re.IGNORECASE)
 _CONTROL = r"[\x00-\x09\x0b-\x1f\x7f]"  # a line end inside a quoted path is data
 
@@ -105,7 +105,7 @@ class FeatureFile:
         self.sha256 = ""
         try:
             self.header = self._read_header()
-        except LoadRefused:
+        except BaseException:
             self.close()
             raise
 
@@ -146,9 +146,13 @@ class FeatureFile:
         """
         parse = _parser(self.file, self.header, features)
         n_rows = 0
-        for block, (paths, labels, matrix) in _side_by_side(parse, self._blocks(), n_threads):
-            yield Rows(n_rows, paths, labels, matrix, block.line_of)
-            n_rows += len(labels)
+        try:
+            for block, (paths, labels, matrix) in _side_by_side(parse, self._blocks(), n_threads):
+                yield Rows(n_rows, paths, labels, matrix, block.line_of)
+                n_rows += len(labels)
+        except LoadRefused:
+            self._stream.check_unchanged()  # a file cut while it is read looks like a faulty one
+            raise
         self.sha256 = self._stream.finish()
         if n_rows == 0:
             raise EmptyFile("rows after the header", "none", "Export it again.", file=self.file)
@@ -211,8 +215,16 @@ def _side_by_side(
     """Results in the order of the blocks, with at most one block waiting a thread."""
     with ThreadPoolExecutor(n_threads) as pool:
         waiting: deque[tuple[_Block, Future[_Parsed]]] = deque()
+        late: LoadRefused | None = None
         try:
-            for block in blocks:
+            while True:
+                try:
+                    block = next(blocks)
+                except StopIteration:
+                    break
+                except LoadRefused as refused:
+                    late = refused  # the rows that wait stand before it, and may be faulty too
+                    break
                 waiting.append((block, pool.submit(parse, block)))
                 if len(waiting) > n_threads:
                     first, future = waiting.popleft()
@@ -220,6 +232,8 @@ def _side_by_side(
             while waiting:
                 first, future = waiting.popleft()
                 yield first, future.result()
+            if late is not None:
+                raise late
         finally:
             for _, future in waiting:
                 future.cancel()
@@ -256,6 +270,9 @@ def _letter_parser(
     )
 
     def parse(block: _Block) -> _Parsed:
+        letters = block.letters()
+        if not _is_strict(letters):
+            raise _find_fault(file, header, features, block, "a quote or a line end out of place")
         read = pacsv.ReadOptions(
             column_names=list(header.names),
             block_size=block.n_bytes + 1,  # Arrow takes the block whole: rows may span lines
@@ -263,7 +280,7 @@ def _letter_parser(
         )
         try:
             table = pacsv.read_csv(
-                pa.BufferReader(block.letters()), read_options=read, convert_options=convert
+                pa.BufferReader(letters), read_options=read, convert_options=convert
             )
         except pa.ArrowInvalid as error:
             raise _find_fault(file, header, features, block, str(error)) from error
@@ -271,8 +288,9 @@ def _letter_parser(
         is_sound = True
         for j, name in enumerate(features):
             values = table.column(name).to_numpy()
-            is_sound = is_sound and bool((np.abs(values) <= FLOAT32_MAX).all())  # False for NaN
-            matrix[:, j] = np.clip(values, -FLOAT32_MAX, FLOAT32_MAX)
+            is_sound = is_sound and bool((np.abs(values) < FLOAT32_END).all())  # False for NaN
+            with np.errstate(over="ignore"):
+                matrix[:, j] = values
         label_text = table.column(LABEL).combine_chunks()
         paths = table.column(PATH).combine_chunks() if header.has_path else None
         if not (is_sound and labels_are_sound(label_text) and paths_are_sound(paths)):
@@ -282,9 +300,21 @@ def _letter_parser(
     return parse
 
 
+def _is_strict(letters: bytes) -> bool:
+    """Whether text is UTF-8 with quotes around whole cells only: Arrow would let others pass."""
+    try:
+        text = letters.decode("utf-8")
+        if b'"' in letters:
+            csv.field_size_limit(ROW_BYTES_MAX)
+            deque(csv.reader(io.StringIO(text, newline=""), strict=True), maxlen=0)
+    except (UnicodeDecodeError, csv.Error):
+        return False
+    return _BARE_RETURN.search(letters) is None
+
+
 def labels_are_sound(labels: pa.StringArray) -> bool:
     """Whether every label of an array would pass `label_fault`."""
-    return pc.all(pc.match_substring_regex(labels, r"^\d{1,9}$")).as_py() is not False
+    return pc.all(pc.match_substring_regex(labels, r"^[0-9]{1,9}$")).as_py() is not False
 
 
 def paths_are_sound(paths: pa.StringArray | None) -> bool:
@@ -299,33 +329,44 @@ def _find_fault(
     file: Path, header: Header, features: tuple[str, ...], block: _Block, doubt: str
 ) -> LoadRefused:
     """Read a block by the letter and say what is wrong with its first faulty row."""
-    letters = block.letters()
-    try:
-        text = letters.decode("utf-8")
-    except UnicodeDecodeError as error:
-        return Encoding(
-            "UTF-8 text",
-            f"byte 0x{letters[error.start]:02x}",
-            "Save the file as UTF-8.",
-            file=file,
-            line=block.first_line + letters.count(b"\n", 0, error.start),
-        )
-    csv.field_size_limit(ROW_BYTES_MAX)
-    reader = csv.reader(io.StringIO(text, newline=""))
-    wanted = set(features)
-    line = block.first_line
-    for cells in reader:
-        fault = _fault_of_row(file, header, wanted, cells, line) if cells else None
-        if fault is not None:
-            return fault
-        line = block.first_line + reader.line_num
-    return LoadRefused(
+    letters, line = block.letters(), block.first_line
+    last: LoadRefused = LoadRefused(
         "rows that a CSV reader understands",
         doubt,
         "Export the file again with a CSV library.",
         file=file,
-        line=block.first_line,
+        line=line,
     )
+    try:
+        letters.decode("utf-8")
+    except UnicodeDecodeError as error:
+        last = Encoding(
+            "UTF-8 text",
+            f"byte 0x{letters[error.start]:02x}",
+            "Save the file as UTF-8.",
+            file=file,
+            line=line + letters.count(b"\n", 0, error.start),
+        )
+        letters = letters[: letters.rfind(b"\n", 0, error.start) + 1]  # the rows before it
+    csv.field_size_limit(ROW_BYTES_MAX)
+    # line by line, so that the reader's count is an editor's, whatever stands in a cell
+    reader = csv.reader(io.StringIO(letters.decode("utf-8"), newline="\n"), strict=True)
+    wanted = set(features)
+    try:
+        for cells in reader:
+            fault = _fault_of_row(file, header, wanted, cells, line) if cells else None
+            if fault is not None:
+                return fault
+            line = block.first_line + reader.line_num
+    except csv.Error as error:
+        return RaggedRow(
+            "one row a line, quotes around whole cells",
+            str(error),
+            "Repair it.",
+            file=file,
+            line=line,
+        )
+    return last
 
 
 def _fault_of_row(
@@ -399,10 +440,12 @@ def number_fault(cell: str) -> _Fault:
     ('bad_number', 'not_finite', 'not_finite')
     """
     if _NOT_FINITE.fullmatch(cell):
-        return NotFinite, "a finite number", repr(cell), "Extract this image again, or remove it."
+        came = repr(cell[:40])
+        return NotFinite, "a finite number", came, "Extract this image again, or remove it."
     if not NUMBER.fullmatch(cell):
         came = repr(cell[:40]) if cell else "an empty cell"
         return BadNumber, "a number such as -1.5 or 2e-3", came, "Repair the cell."
-    if abs(float(cell)) > FLOAT32_MAX:
-        return NotFinite, "a number that float32 holds (below 3.4e38)", cell, "Repair the cell."
+    if abs(float(cell)) >= FLOAT32_END:
+        came = repr(cell[:40])
+        return NotFinite, "a number that float32 holds (below 3.4e38)", came, "Repair the cell."
     return None

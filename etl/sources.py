@@ -1,5 +1,6 @@
 """Which file is which split of which backbone, and which two splits the gap lies between."""
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ class Source:
     @property
     def name(self) -> str:
         """The file in full, with `::member` where it lies in an archive."""
-        file = str(self.file.resolve())
+        file = os.path.realpath(self.file)  # resolve() fails on a loop
         return file if self.member is None else f"{file}::{self.member}"
 
     @property
@@ -236,7 +237,7 @@ def _of_members(file: Path, split: str | None, backbone: str | None) -> list[Sou
     ArchiveMember
         It holds none, or one that is encrypted, a link or a device.
     """
-    found = []
+    found: list[Source] = []
     texts = [
         (member, PurePosixPath(member.name.replace("\\", "/")).name)
         for member in members(file)
@@ -254,6 +255,13 @@ def _of_members(file: Path, split: str | None, backbone: str | None) -> list[Sou
                 "plain files in the archive",
                 f"{member.name!r}, which is {member.trouble or 'not a printable name'}",
                 "Pack the file itself, without a password.",
+                file=file,
+            )
+        if any((other.split, other.backbone) == named for other in found):
+            raise ArchiveMember(
+                "each feature file once in the archive",
+                f"{name!r} twice",
+                "Pack the right one alone.",
                 file=file,
             )
         found.append(Source(_check_split(named[0], file), named[1], file, member.name))
@@ -286,7 +294,7 @@ def _of_option(option: str) -> list[Source]:
             file=file,
         )
     split = _check_split(match["split"], file)
-    if file.exists():
+    if file.suffix.lower() in _TODO:
         _refuse_other_kind(file)
     if not _is_archive(file):
         return [Source(split, backbone, file)]

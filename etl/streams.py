@@ -20,7 +20,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from etl.errors import ArchiveBomb, DamagedArchive, SourceChanged, SourceNotFound
+from etl.errors import (
+    ArchiveBomb,
+    DamagedArchive,
+    DiskFault,
+    EmptyFile,
+    NotCsv,
+    SourceChanged,
+    SourceNotFound,
+)
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -30,8 +38,17 @@ else:
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 # bytes unpacked for each byte of the file; features written as text unpack to 2 to 4
 RATIO_MAX = 200
-_RATIO_FROM = 64 << 20  # a small file cannot hurt, and a header may repeat itself a lot
+_RATIO_FROM = 16 << 20  # a small file cannot hurt, and a header may repeat itself a lot
 _BUFFER_BYTES = 1 << 20
+_MAGIC = {
+    ".gz": (b"\x1f\x8b",),
+    ".tgz": (b"\x1f\x8b",),
+    ".zst": (b"\x28\xb5\x2f\xfd",),
+    ".zip": (b"PK\x03\x04", b"PK\x05\x06"),
+    ".npz": (b"PK\x03\x04", b"PK\x05\x06"),
+    ".npy": (b"\x93NUMPY",),
+    ".parquet": (b"PAR1",),
+}
 _DAMAGE = (
     EOFError,
     gzip.BadGzipFile,
@@ -48,8 +65,9 @@ class FileAtRest:
 
     Raises
     ------
-    SourceNotFound
-        No such file, not readable, or a folder, a device, a pipe.
+    SourceNotFound, EmptyFile, NotCsv, DiskFault
+        No such file, not readable, or a folder, a device, a pipe; no bytes, or another kind of
+        file than its name says.
     """
 
     def __init__(self, file: Path) -> None:
@@ -68,6 +86,11 @@ class FileAtRest:
                 "a regular file", "a folder or a device", "Name the file itself.", file=file
             )
         self.stream = cast("io.BufferedReader", os.fdopen(descriptor, "rb", _BUFFER_BYTES))
+        try:
+            self._check_magic()
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def n_bytes(self) -> int:
@@ -103,6 +126,22 @@ class FileAtRest:
     def close(self) -> None:
         """Close the file."""
         self.stream.close()
+
+    def _check_magic(self) -> None:
+        wanted = _MAGIC.get(self.file.suffix.lower())
+        if wanted is None:
+            return
+        with _sound(str(self.file)):
+            first = self.stream.peek(8)[:8]
+        if not first:
+            raise EmptyFile("a feature file", "no bytes", "Export it again.", file=self.file)
+        if not first.startswith(wanted):
+            raise NotCsv(
+                f"a {self.file.suffix} file",
+                f"another kind of file: its first bytes are {first!r}",
+                "Give it the name of its kind, or write it again.",
+                file=self.file,
+            )
 
 
 class _Counted(io.RawIOBase):
@@ -234,11 +273,13 @@ class FeatureStream:
 
     def read(self, n: int) -> bytes:
         """Return the next n bytes, fewer only at the end."""
-        return self._stream.read(n)
+        with _sound(self.name):
+            return self._stream.read(n)
 
     def readline(self, n_max: int) -> bytes:
         """Return the next line with its end, or its first `n_max` bytes."""
-        return self._stream.readline(n_max)
+        with _sound(self.name):
+            return self._stream.readline(n_max)
 
     def finish(self) -> str:
         """Return the SHA-256 of the file on disk once all was read, if it stayed as it was.
@@ -247,11 +288,21 @@ class FeatureStream:
         ------
         SourceChanged, DamagedArchive
         """
-        while self._whole.read(_BUFFER_BYTES):  # what follows a member must be sound too
-            pass
-        digest = self._file.digest() if self._counted is None else self._counted.hexdigest()
-        self._file.check_unchanged()
+        with _sound(self.name):
+            while self._whole.read(_BUFFER_BYTES):  # what follows a member must be sound too
+                pass
+            digest = self._file.digest() if self._counted is None else self._counted.hexdigest()
+        self.check_unchanged()
         return digest
+
+    def check_unchanged(self) -> None:
+        """Refuse a file that changed since it was opened.
+
+        Raises
+        ------
+        SourceChanged
+        """
+        self._file.check_unchanged()
 
     def close(self) -> None:
         """Close the file."""
@@ -293,7 +344,7 @@ def _unpacked(file: FileAtRest, name: str) -> tuple[BinaryIO, _Counted]:
 
 @contextmanager
 def _sound(name: str) -> Iterator[None]:
-    """Say in our words what an unpacker complains of."""
+    """Say in our words what an unpacker or the disk complains of."""
     try:
         yield
     except _DAMAGE as error:
@@ -301,5 +352,12 @@ def _sound(name: str) -> Iterator[None]:
             "a packed file that is whole",
             str(error) or "its end is missing",
             "Copy or download it again; it is cut, or was changed on its way.",
+            file=name,
+        ) from error
+    except OSError as error:
+        raise DiskFault(
+            "a file that can be read to its end",
+            error.strerror or "an error",
+            "Check the disk, or copy the file anew.",
             file=name,
         ) from error

@@ -9,6 +9,7 @@ Labels, and paths, that a file of arrays does not hold stand in `<split>_<backbo
 beside it, with the columns `label` and, if there are paths, `path`, a row for each row.
 """
 
+import io
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from etl.errors import (
     BadNumber,
     BadPath,
     DamagedArchive,
+    DimensionMismatch,
+    DiskFault,
     EmptyFile,
     HeaderMismatch,
     LoadRefused,
@@ -34,7 +37,8 @@ from etl.errors import (
     SourceNotFound,
 )
 from etl.header import LABEL, PATH, Header, named_columns
-from etl.rows import FLOAT32_MAX, LABEL_MAX, Rows, labels_are_sound, path_fault, paths_are_sound
+from etl.kernels import FLOAT32_END
+from etl.rows import LABEL_MAX, Rows, labels_are_sound, path_fault, paths_are_sound
 from etl.streams import FileAtRest
 
 FEATURES = "features"
@@ -116,6 +120,15 @@ class FeatureTable:
         BadNumber, NotFinite, BadLabel, BadPath, DamagedArchive, SourceChanged
             The first row that is wrong, by its number from 0.
         """
+        try:
+            yield from self._rows(features)
+        except LoadRefused:
+            self._at_rest.check_unchanged()  # a file cut while it is read looks damaged
+            raise
+        self.sha256 = self._at_rest.digest()
+        self._at_rest.check_unchanged()
+
+    def _rows(self, features: tuple[str, ...]) -> Iterator[Rows]:
         with _Sound(self.file):
             for paths, labels, matrix in self._contents.blocks(features):
                 first = self._n_done
@@ -127,8 +140,6 @@ class FeatureTable:
                     lambda _row: None,
                 )
                 self._n_done = first + len(matrix)
-        self.sha256 = self._at_rest.digest()
-        self._at_rest.check_unchanged()
 
 
 class _Sound:
@@ -141,6 +152,13 @@ class _Sound:
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise DiskFault(
+                "a file that can be read to its end",
+                error.strerror or "an error",
+                "Check the disk, or copy the file anew.",
+                file=self._file,
+            ) from error
         if isinstance(error, _DAMAGE):
             raise DamagedArchive(
                 f"a whole {self._file.suffix} file without pickled objects",
@@ -208,13 +226,15 @@ def _of_columns(file: Path, columns: dict[str, pa.Array]) -> np.ndarray:
                 file=file,
                 column=name,
             )
+        if values.null_count:
+            raise BadNumber("numbers", "an empty cell", "Fill or drop it.", file=file, column=name)
         matrix[:, j] = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     return matrix
 
 
 def _of_lists(file: Path, lists: pa.Array, width: int) -> np.ndarray:
     if lists.null_count or not (np.asarray(lists.value_lengths()) == width).all():
-        raise HeaderMismatch(
+        raise DimensionMismatch(
             f"lists of {width} features, as in the first row",
             "one of another length",
             "Export it again.",
@@ -229,9 +249,12 @@ def _open_npy(file: Path, stream: BinaryIO) -> _Contents:
 
 def _open_npz(file: Path, stream: BinaryIO) -> _Contents:
     archive = zipfile.ZipFile(stream)
-    arrays: dict[str, _Rowwise] = {
-        name.removesuffix(".npy"): _NpyStream(archive.open(name)) for name in archive.namelist()
-    }
+    arrays: dict[str, _Rowwise] = {}
+    for name in archive.namelist():
+        array = _NpyStream(archive.open(name))
+        if array.is_by_column:  # no place to jump to in a packed member: it is held whole
+            array = _NpyStream(io.BytesIO(archive.read(name)))
+        arrays[name.removesuffix(".npy")] = array
     return _of_arrays(file, arrays)
 
 
@@ -247,15 +270,29 @@ class _NpyStream:
         self._stream = stream
         version = np.lib.format.read_magic(self._stream)
         read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
-        self.shape, is_fortran, self._dtype = read[version[0]](self._stream)
-        if self._dtype.hasobject or (is_fortran and len(self.shape) > 1):
-            raise ValueError("pickled objects, or rows that do not lie one behind the other")
+        self.shape, self.is_by_column, self._dtype = read[version[0]](self._stream)
+        if self._dtype.hasobject:
+            raise ValueError("pickled objects, which are never read")
+        self._first, self._start = 0, self._stream.tell()
 
     def take(self, n: int) -> np.ndarray:
-        """Return the next n rows."""
+        """Return the next n rows; pandas' matrices lie column by column and are picked together."""
         width = int(np.prod(self.shape[1:], dtype=np.int64))
-        content = self._stream.read(n * width * self._dtype.itemsize)
-        return np.frombuffer(content, self._dtype).reshape(n, *self.shape[1:])
+        if not self.is_by_column or width == 1:
+            return self._read(n * width).reshape(n, *self.shape[1:])
+        columns = []
+        for j in range(width):
+            place = self._start + (j * self.shape[0] + self._first) * self._dtype.itemsize
+            self._stream.seek(place)
+            columns.append(self._read(n))
+        self._first += n
+        return np.stack(columns, axis=1)
+
+    def _read(self, n: int) -> np.ndarray:
+        content = self._stream.read(n * self._dtype.itemsize)
+        if len(content) < n * self._dtype.itemsize:
+            raise EOFError("fewer values than its head says")
+        return np.frombuffer(content, self._dtype)
 
 
 class _TensorRows:
@@ -277,11 +314,11 @@ _Rowwise = _NpyStream | _TensorRows
 
 def _of_arrays(file: Path, arrays: dict[str, _Rowwise]) -> _Contents:
     features, label, path = arrays.get(FEATURES), arrays.get(LABEL), arrays.get(PATH)
-    if features is None or len(features.shape) != 2:
-        came = ", ".join(f"{name} {list(a.shape)}" for name, a in arrays.items())
-        raise HeaderMismatch(
-            "an array features [n, d]", came or "no arrays", "Write it again.", file=file
-        )
+    came = ", ".join(f"{name} {list(array.shape)}" for name, array in arrays.items())
+    if features is None:
+        raise HeaderMismatch("an array features", came or "none", "Write it again.", file=file)
+    if len(features.shape) != 2:
+        raise DimensionMismatch("an array features [n, d]", came, "Write it again.", file=file)
     n_rows, width = features.shape
     table = None if label is not None else _label_table(file)
     counts = {LABEL: n_rows if label is None else label.shape[0]}
@@ -367,7 +404,9 @@ def _labels(file: Path, labels: Any, first: int) -> np.ndarray:
 def _vectors(file: Path, matrix: np.ndarray, first: int, features: tuple[str, ...]) -> np.ndarray:
     if matrix.dtype.kind not in "fiu":
         raise BadNumber("numbers", f"an array of {matrix.dtype}", "Write floats.", file=file)
-    is_sound = np.abs(matrix) <= FLOAT32_MAX  # False for NaN, and for the nulls of Parquet
+    is_narrow = matrix.dtype.itemsize <= np.dtype(np.float32).itemsize
+    # False for NaN, and for the nulls of Parquet
+    is_sound = np.isfinite(matrix) if is_narrow else np.abs(matrix) < FLOAT32_END
     if not is_sound.all():
         row, j = (int(i[0]) for i in np.nonzero(~is_sound))
         raise NotFinite(

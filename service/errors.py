@@ -4,7 +4,7 @@ Core errors know no HTTP. `status_of` looks an error up by its class ancestry, n
 is not in the table is our fault and becomes a 500.
 """
 
-from etl.errors import Busy, DiskFull, LoadRefused
+from etl.errors import Busy, DiskFault, DiskFull, LoadRefused
 from models.errors import (
     BackboneError,
     InvalidParams,
@@ -112,6 +112,7 @@ STATUS: dict[type[Exception], int] = {
     LoadRefused: 422,
     Busy: 409,
     DiskFull: 507,
+    DiskFault: 503,
     ModelError: 500,
     NoTrainRows: 409,
     TestRowInTraining: 500,

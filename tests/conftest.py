@@ -40,3 +40,26 @@ def client(toy_data: Path) -> Iterator[TestClient]:
     """The service over the toy world, without a worker."""
     with TestClient(create_app(Settings(data=toy_data), with_worker=False)) as client:
         yield client
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print how many kinds of fault came out how; tests note theirs with `record_property`.
+
+    The notes travel with the reports, so that they arrive from xdist's workers too.
+    """
+    rows: dict[str, list[int]] = {}
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.getreports(outcome):
+            for name, value in report.user_properties:
+                if name == "fault" and report.when == "call":
+                    what = value[1] if outcome == "passed" else "FAILED"
+                    n_kinds, n_cases = rows.get(what, [0, 0])
+                    rows[what] = [n_kinds + 1, n_cases + value[2]]
+    if not rows:
+        return
+    terminalreporter.write_sep("=", "faults")
+    terminalreporter.write_line(f"{'outcome':<40}{'kinds':>8}{'cases':>8}")
+    for what, (n_kinds, n_cases) in sorted(rows.items()):
+        terminalreporter.write_line(f"{what:<40}{n_kinds:>8}{n_cases:>8}")
+    kinds, cases = (sum(column) for column in zip(*rows.values(), strict=True))
+    terminalreporter.write_line(f"{'all':<40}{kinds:>8}{cases:>8}")

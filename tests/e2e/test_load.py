@@ -346,7 +346,7 @@ def test_what_a_killed_load_left_behind_is_swept(data, toy_csv):
 
 
 @pytest.mark.parametrize(
-    "error", [OSError(errno.ENOSPC, "full"), duckdb.IOException("No space left")]
+    "error", [OSError(errno.ENOSPC, "full"), duckdb.IOException("No space left on device")]
 )
 def test_a_full_disk_is_said_so_and_leaves_the_old_database(data, toy_csv, monkeypatch, error):
     before = content(data)
@@ -362,13 +362,17 @@ def test_a_full_disk_is_said_so_and_leaves_the_old_database(data, toy_csv, monke
     assert not list(data.glob(".staging*"))
 
 
-def test_any_other_fault_of_the_disk_is_passed_on(data, toy_csv, monkeypatch):
+def test_any_other_fault_of_the_disk_is_refused_too(data, toy_csv, monkeypatch):
+    before = content(data)
+
     def broken(*_):
         raise OSError(errno.EIO, "broken")
 
     monkeypatch.setattr(etl_database, "_publish", broken)
-    with pytest.raises(OSError, match="broken"):
+    with pytest.raises(LoadRefused, match="broken") as refused:
         load(data, [toy_csv], replace=True)
+    assert refused.value.code == "disk_fault"
+    assert content(data) == before
 
 
 def test_a_database_of_another_version_is_refused(tmp_path, toy_csv):

@@ -2,7 +2,14 @@ from pathlib import Path
 
 import pytest
 
-from etl.errors import DimensionMismatch, Encoding, HeaderMismatch, HeaderMissing, NotCsv
+from etl.errors import (
+    DimensionMismatch,
+    EmptyFile,
+    Encoding,
+    HeaderMismatch,
+    HeaderMissing,
+    NotCsv,
+)
 from etl.header import parse_header
 
 FILE = Path("val_x.csv")
@@ -36,6 +43,13 @@ def test_columns_are_found_by_name(line, features, has_path, index):
         (b"path,label,f0,f0\n", HeaderMismatch),
         (b"path,label,f0,,f2\n", HeaderMismatch),
         (b"label,label,f0\n", HeaderMismatch),
+        (b"path,class,1,2,0\n", HeaderMismatch),
+        (b'path,label,"f0\n', HeaderMismatch),
+        (b"path,label,f\x1b[31m\n", HeaderMismatch),
+        (b"\xef\xbb\xbf\xef\xbb\xbfpath,label,f0\n", HeaderMismatch),
+        (b"path,label," + b"f" * 1_001, HeaderMismatch),
+        (b"label," + b",".join(b"%d" % i for i in range(100_001)), HeaderMismatch),
+        (b"\xef\xbb\xbf\n", EmptyFile),
         (b"PK\x03\x04rest", NotCsv),
         (b"PAR1rest", NotCsv),
         (b"path,label,f0\r1,2,3", NotCsv),
@@ -47,6 +61,12 @@ def test_what_is_no_header_is_refused(line, error):
     with pytest.raises(error) as refused:
         parse_header(line, FILE)
     assert refused.value.file == str(FILE)
+    assert len(str(refused.value)) < 500
+
+
+def test_as_many_features_as_the_database_holds_are_accepted():
+    line = b"label," + b",".join(b"%d" % i for i in range(100_000))
+    assert parse_header(line, FILE).in_order_of(tuple(map(str, range(100_000))), FILE).n_features
 
 
 def test_features_follow_the_order_of_the_first_file():
