@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from etl.errors import Busy, DiskFull
+from etl.sidecar import write_empty
 
 DATABASE = "gap.duckdb"
 RESULTS = "results"
@@ -118,6 +119,7 @@ def staging(data: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     fresh = data / f"{_STAGING}{uuid.uuid4().hex}.duckdb"
     scratch = data / f"{_STAGING}tmp"
     _write_empty_results(data)
+    write_empty(data)
     con = duckdb.connect()
     try:
         con.execute(f"set file_search_path = {text(str(data.resolve()))}")

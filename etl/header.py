@@ -76,24 +76,18 @@ class Header:
         return Header(self.names, first, self.has_path, self.ignored_index)
 
 
-def parse_header(line: bytes, file: Path) -> Header:
-    """Columns that the first line names.
+def column_names(line: bytes, file: Path) -> list[str]:
+    """Names in the first line of a CSV file, as they stand there.
 
     Parameters
     ----------
     line
-        The first line of the file with or without its end; a UTF-8 byte order mark is accepted.
+        The first line with or without its end; a UTF-8 byte order mark is accepted.
 
     Raises
     ------
-    NotCsv, Encoding, HeaderMissing, HeaderMismatch
-        Another file type, not UTF-8, data in the first line, or columns missing or named twice.
-
-    Examples
-    --------
-    >>> header = parse_header(b",path,label,0,1", Path("val_x.csv"))
-    >>> header.features, header.has_path, header.ignored_index
-    (('0', '1'), True, True)
+    NotCsv, Encoding
+        Another file type, or not UTF-8.
     """
     for magic, what in _MAGIC.items():
         if line.startswith(magic):
@@ -116,7 +110,29 @@ def parse_header(line: bytes, file: Path) -> Header:
         raise NotCsv(
             "lines that end in \\n or \\r\\n", "a bare \\r", "Convert the line ends.", file=file
         )
-    names = next(csv.reader([text]))
+    return next(csv.reader([text]))
+
+
+def parse_header(line: bytes, file: Path) -> Header:
+    """Columns that the first line names.
+
+    Parameters
+    ----------
+    line
+        The first line of the file with or without its end; a UTF-8 byte order mark is accepted.
+
+    Raises
+    ------
+    NotCsv, Encoding, HeaderMissing, HeaderMismatch
+        Another file type, not UTF-8, data in the first line, or columns missing or named twice.
+
+    Examples
+    --------
+    >>> header = parse_header(b",path,label,0,1", Path("val_x.csv"))
+    >>> header.features, header.has_path, header.ignored_index
+    (('0', '1'), True, True)
+    """
+    names = column_names(line, file)
     if LABEL not in names:
         _refuse_without_label(names, file)
     index = names[0] in _INDEX_NAMES

@@ -4,10 +4,20 @@ Core errors know no HTTP. `status_of` looks an error up by its class ancestry, n
 is not in the table is our fault and becomes a 500.
 """
 
-from etl.errors import Busy, DiskFull, LoadRefused
+from etl.errors import (
+    AnnotationTaken,
+    Busy,
+    DiskFull,
+    LoadRefused,
+    NotAttached,
+    NothingLinked,
+    NothingLoaded,
+    OtherShape,
+)
 from models.errors import (
     BackboneError,
     InvalidParams,
+    LabelsMissing,
     ModelError,
     NotFiniteInput,
     NoTrainRows,
@@ -38,6 +48,12 @@ class NothingToLoad(ServiceError):
     """A load without a file, folder or option."""
 
     code = "nothing_to_load"
+
+
+class UnusedOption(ServiceError):
+    """An option that means nothing beside another one."""
+
+    code = "unused_option"
 
 
 class NoDatabase(ServiceError):
@@ -101,6 +117,7 @@ STATUS: dict[type[Exception], int] = {
     BadSetting: 500,
     InUse: 500,
     NothingToLoad: 422,
+    UnusedOption: 422,
     NoDatabase: 503,
     NotFound: 404,
     ModelExists: 409,
@@ -112,6 +129,11 @@ STATUS: dict[type[Exception], int] = {
     LoadRefused: 422,
     Busy: 409,
     DiskFull: 507,
+    AnnotationTaken: 409,
+    NotAttached: 404,
+    NothingLinked: 409,
+    NothingLoaded: 503,
+    OtherShape: 503,
     ModelError: 500,
     NoTrainRows: 409,
     TestRowInTraining: 500,
@@ -119,6 +141,7 @@ STATUS: dict[type[Exception], int] = {
     WrongShape: 422,
     NotFiniteInput: 422,
     BackboneError: 503,
+    LabelsMissing: 503,
 }
 
 
