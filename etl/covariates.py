@@ -28,7 +28,7 @@ from etl.errors import (
 from etl.header import PATH, column_names
 
 SPLIT = "split"
-_INDEX_NAMES = ("", "Unnamed: 0")
+_INDEX_NAMES = ("", "Unnamed: 0", "__index_level_0__")  # how pandas writes its index
 _LIKE_PATH = {"file", "filename", "file_name", "image", "image_path", "img", "id", "name"}
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 # how a table says that it has no number here; counted as missing, not as a fault
@@ -75,6 +75,7 @@ def read_covariates(file: Path) -> Covariates:
     if not is_parquet and file.suffix.lower() in (".parquet", ".pq"):
         raise NotCsv("a Parquet file", "other first bytes", "Write it again.", file=file)
     table = _parquet(content, file) if is_parquet else _csv(content, file)
+    _check_unique(table.column_names, file)
     names = [name for name in table.column_names if name not in _INDEX_NAMES]
     _check_names(names, file)
     if table.num_rows == 0:
@@ -102,11 +103,12 @@ def _bytes_of(file: Path) -> bytes:
         raise SourceNotFound(
             "a readable file", error.strerror or "an error", "Check the path.", file=file
         ) from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise SourceNotFound(
+            "a regular file", "a folder or a device", "Name the file itself.", file=file
+        )
     with os.fdopen(descriptor, "rb") as stream:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise SourceNotFound(
-                "a regular file", "a folder or a device", "Name the file itself.", file=file
-            )
         content = stream.read()
     if not content.strip():
         raise EmptyFile("a header line and rows", "no bytes", "Export it again.", file=file)
@@ -170,6 +172,14 @@ def _ragged(text: str, n_columns: int, file: Path, doubt: str) -> LoadRefused:
 
 def _check_unique(names: list[str], file: Path) -> None:
     for position, name in enumerate(names):
+        if name == "" and position > 0:
+            raise HeaderMismatch(
+                "a name for every column (only pandas' index in front may lack one)",
+                f"no name for column {position + 1}",
+                "Name it or remove it.",
+                file=file,
+                line=1,
+            )
         if name in names[:position]:
             raise HeaderMismatch(
                 "each column once", f"{name!r} twice", "Remove or rename one.", file=file, line=1
@@ -177,7 +187,6 @@ def _check_unique(names: list[str], file: Path) -> None:
 
 
 def _check_names(names: list[str], file: Path) -> None:
-    _check_unique(names, file)
     if PATH not in names:
         near = [name for name in names if name.strip().lower() in _LIKE_PATH | {PATH}]
         came = ", ".join(repr(name) for name in (near or names)[:5])

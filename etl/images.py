@@ -154,7 +154,7 @@ def open_image(root: str, file: str) -> BinaryIO:
         Not there, not readable, not a regular file, or a link or `..` on the way.
     """
     parts = file.split("/")
-    if not parts or any(part in ("", ".", "..") for part in parts):
+    if "\0" in file or any(part in ("", ".", "..") for part in parts):
         raise PermissionError(f"not a place below the root: {file!r}")
     folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     try:
