@@ -2,11 +2,16 @@
 
 Pixels are read by Pillow. What depends on resolution is measured at one size: the image resized
 bicubically, aspect kept, to an area of 256 × 256 pixels. Luma is ITU-R BT.601's, 0 to 255.
+
+`python -m etl.image_statistics` answers each line of input, a JSON list of [root, file], with a
+line of output, the list of what `measure_file` returns: `etl.measuring` keeps such processes busy.
 """
 
+import json
 import math
 import os
 import struct
+import sys
 import warnings
 import zlib
 
@@ -103,3 +108,15 @@ def measure_file(root: str, file: str) -> dict[str, float] | str:
         return f"not an image that is read here ({', '.join(_FORMATS)})"
     except _BROKEN as error:
         return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+
+
+def main() -> None:
+    """Answer line by line until the input ends."""
+    for line in sys.stdin:
+        answer = [measure_file(root, file) for root, file in json.loads(line)]
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -5,16 +5,16 @@ until all is there, and a file of the same size is not measured again.
 """
 
 import fcntl
+import json
 import os
-import signal
+import subprocess
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import duckdb
@@ -23,11 +23,12 @@ import pyarrow as pa
 from etl.annotations import Card, check_name, file_of, known_images, metadata_of, now
 from etl.database import attach, text
 from etl.errors import Busy, NothingLinked
-from etl.image_statistics import measure_file
 from etl.sidecar import ANNOTATION_SCHEMA, ANNOTATIONS, replace_whole, write_empty, write_table
 
 SOURCE = "image-statistics"
 ORIGIN = "statistics of the linked image files"
+# not multiprocessing: that would import the parent's torch into every reader
+_READER = (sys.executable, "-m", "etl.image_statistics")
 _WORK = f".{SOURCE}"  # folder of the parts
 _IMAGES_A_TASK = 64
 _IMAGES_A_PART = 8192
@@ -234,51 +235,94 @@ def _write_part(data: Path, part: Sequence[tuple[_Linked, dict[str, float]]]) ->
 
 
 def _results(images: Sequence[_Linked], n_workers: int) -> Iterator[tuple[_Linked, _Result]]:
-    """Statistics of each image, as they come; an image that ends its process is named for it."""
+    """Statistics of each image, as they come."""
     tasks = deque(
         list(images[i : i + _IMAGES_A_TASK]) for i in range(0, len(images), _IMAGES_A_TASK)
     )
-    while tasks:
-        at_work: dict[Future[list[_Result]], list[_Linked]] = {}
-        pool = _pool(n_workers)
-        try:
-            while tasks or at_work:
-                while tasks and len(at_work) < 2 * n_workers:
-                    task = tasks.popleft()
-                    at_work[pool.submit(_measure, task)] = task
-                done, _ = wait(at_work, return_when=FIRST_COMPLETED)
-                for future in done:
-                    results = future.result()
-                    yield from zip(at_work.pop(future), results, strict=True)
-        except BrokenProcessPool:
-            suspects = [image for task in at_work.values() for image in task]
-            yield from _one_by_one(suspects)
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _one_by_one(images: Sequence[_Linked]) -> Iterator[tuple[_Linked, _Result]]:
-    pool = _pool(1)
+    readers = [_Reader() for _ in range(min(n_workers, len(tasks)))]
+    idle = list(readers)
+    at_work: dict[Future[list[_Result]], tuple[_Reader, list[_Linked]]] = {}
+    threads = ThreadPoolExecutor(max(len(readers), 1))  # one waits for each reader
     try:
-        for image in images:
-            try:
-                yield image, pool.submit(_measure, [image]).result()[0]
-            except BrokenProcessPool:
-                yield image, "reading it ended the process"
-                pool.shutdown()
-                pool = _pool(1)
-    finally:
-        pool.shutdown(cancel_futures=True)
+        while tasks or at_work:
+            while tasks and idle:
+                reader, task = idle.pop(), tasks.popleft()
+                at_work[threads.submit(reader.measure, task)] = reader, task
+            done, _ = wait(at_work, return_when=FIRST_COMPLETED)
+            for future in done:
+                reader, task = at_work.pop(future)
+                idle.append(reader)
+                yield from zip(task, future.result(), strict=True)
+    finally:  # also where Ctrl-C ends it: a reader at work is not waited for
+        for reader in readers:
+            reader.stop()
+        threads.shutdown()
+        for reader in readers:
+            reader.close()
 
 
-def _pool(n_workers: int) -> ProcessPoolExecutor:
-    # spawned: a fork of a process with threads, such as DuckDB's, can hang
-    return ProcessPoolExecutor(n_workers, get_context("spawn"), _leave_ctrl_c_to_the_parent)
+class _Reader:
+    """A process that reads images, and nothing else: a file that kills it costs one image.
+
+    It ends when this process does, since then its input ends.
+    """
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+        self._stopped = False
+
+    def measure(self, images: Sequence[_Linked]) -> list[_Result]:
+        """Return the statistics of each image, or why it cannot be read."""
+        try:
+            return self._ask(images)
+        except _Died:
+            return [self._measure_alone(image) for image in images]
+
+    def stop(self) -> None:
+        """End the process, whatever it is doing, and start no other."""
+        self._stopped = True
+        if self._process is not None:
+            self._process.kill()
+
+    def close(self) -> None:
+        """Let go of the process, where nobody waits for its answer any more."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.communicate()
+
+    def _measure_alone(self, image: _Linked) -> _Result:
+        try:
+            return self._ask([image])[0]
+        except _Died:
+            return "reading it ended the process"
+
+    def _ask(self, images: Sequence[_Linked]) -> list[_Result]:
+        if self._process is None and not self._stopped:
+            self._process = subprocess.Popen(
+                _READER,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                encoding="utf-8",
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                start_new_session=True,  # Ctrl-C is the parent's to handle
+            )
+        process = self._process
+        if process is None or process.stdin is None or process.stdout is None:
+            raise _Died
+        try:
+            process.stdin.write(json.dumps([(image.root, image.file) for image in images]) + "\n")
+            process.stdin.flush()
+            answer = process.stdout.readline()
+        except BrokenPipeError:
+            answer = ""
+        if not answer.endswith("\n"):
+            self.close()
+            raise _Died
+        return list(json.loads(answer))
 
 
-def _leave_ctrl_c_to_the_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _measure(images: Sequence[_Linked]) -> list[_Result]:
-    return [measure_file(image.root, image.file) for image in images]
+class _Died(Exception):
+    """The process that reads images ended while it read one."""

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import subprocess
+import sys
 
 import duckdb
 import numpy as np
@@ -22,7 +23,7 @@ from service.app import create_app
 from service.cli import main
 from service.database import Database
 from service.settings import Settings
-from tests.e2e.dying import DEADLY, measure_or_die
+from tests.e2e.dying import DEADLY
 from tests.e2e.server import GAPSCOPE, environment
 from tests.world import SHARED, Split, write_csv
 
@@ -248,7 +249,7 @@ def test_measuring_goes_on_where_it_was_stopped(data, images, monkeypatch):
 
 
 def test_an_image_that_ends_its_process_is_named_and_the_rest_measured(data, images, monkeypatch):
-    monkeypatch.setattr(measuring, "_measure", measure_or_die)
+    monkeypatch.setattr(measuring, "_READER", (sys.executable, "-m", "tests.e2e.dying"))
     monkeypatch.setattr(measuring, "_IMAGES_A_TASK", 4)
     assert main(["link-images", str(images)]) == 0
     measured = annotate_with_image_statistics(data, 2)

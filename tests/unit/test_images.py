@@ -56,7 +56,8 @@ def test_an_image_is_opened_below_its_root(root):
     [
         "out.png", "up.png", "outer/s.png", "loop/val/0/a.JPEG", "dangling.png", "device.png",
         "pipe.png", "val", "val/0", "", ".", "..", "../img-secret/s.png",
-        "val/../../img-secret/s.png", "val/../val/0/a.JPEG", "./val/0/a.JPEG", "/etc/passwd", "//etc/passwd", "val//0/a.JPEG",
+        "val/../../img-secret/s.png", "val/../val/0/a.JPEG", "./val/0/a.JPEG", "/etc/passwd",
+        "//etc/passwd", "val//0/a.JPEG",
         "~/x.png", "file:///etc/passwd", "%2e%2e%2fimg-secret%2fs.png", "..\\img-secret\\s.png",
         "/proc/self/environ", "/dev/zero", "a" * 5000 + ".png", "val/0/a.JPEG/",
         "val/0/a.JPEG\0", "val/0/a\0.JPEG", "val/0/a.JPEG ",
