@@ -192,6 +192,12 @@ def test_images_are_linked_by_hand_and_after_a_load(
     assert main(["load", str(toy_csv)]) == 0
 
 
+def test_without_roots_a_load_looks_for_no_images(data, toy_csv, capsys):
+    assert main(["load", str(toy_csv), "--replace"]) == 0
+    assert "image" not in capsys.readouterr().out
+    assert not (data / "images" / "linked.parquet").exists()
+
+
 def test_a_wrong_root_does_not_undo_a_load(tmp_path, toy_csv, capsys, monkeypatch):
     monkeypatch.setenv("GAP_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("GAP_IMAGES", str(tmp_path / "none"))
