@@ -3,13 +3,16 @@
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from etl.errors import LoadRefused
+from etl.images import LinkReport, link_images, roots_in
 from etl.loader import LoadReport, load
+from etl.sidecar import IMAGES, LINKED
 from etl.sources import role_of
 
 
@@ -39,8 +42,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--replace", action="store_true", help="forget what is loaded already")
 
 
-def run(arguments: argparse.Namespace, data: Path, n_threads: int | None = None) -> LoadReport:
-    """Load with a progress bar, and print the report.
+def run(
+    arguments: argparse.Namespace,
+    data: Path,
+    n_threads: int | None = None,
+    images: Sequence[Path] = (),
+) -> LoadReport:
+    """Load with a progress bar, look for the image files under their roots, and print the report.
+
+    Where a root is wrong, the load stays done and a note says so.
 
     Raises
     ------
@@ -72,7 +82,51 @@ def run(arguments: argparse.Namespace, data: Path, n_threads: int | None = None)
         for bar in bars.values():
             bar.close()
     sys.stdout.write(in_words(report) + "\n")
+    if images and (report.loaded or not (data / IMAGES / LINKED).exists()):
+        try:
+            link(images, data)
+        except LoadRefused as refused:
+            sys.stdout.write(f"note: images not linked ({refused.code}): {refused}\n")
     return report
+
+
+def link(images: Sequence[Path], data: Path) -> None:
+    """Look for the files of all loaded images, with a counter, and print what was found.
+
+    Raises
+    ------
+    LoadRefused
+        As `etl.images.link_images` does.
+    """
+    with tqdm(desc="image files", unit=" files", delay=1, file=sys.stderr, leave=False) as bar:
+
+        def progress(n_files: int) -> None:
+            bar.update(n_files - bar.n)
+
+        report = link_images(data, images, progress)
+    sys.stdout.write(links_in_words(report) + "\n")
+
+
+def links_in_words(report: LinkReport) -> str:
+    """Return what was found as a table with its notes."""
+    lines = [
+        f"{report.n_files:,} image files under {', '.join(report.roots)}",
+        f"{'split':10} {'images':>9} {'found':>9} {'missing':>9} {'ambiguous':>9}",
+    ]
+    lines += [
+        f"{split.split:10} {split.n_images:9,} {split.n_found:9,} {split.n_missing:9,} "
+        f"{split.n_ambiguous:9,}"
+        for split in report.splits
+    ]
+    for split in report.splits:
+        for what, paths, n in (
+            ("no file for", split.missing, split.n_missing),
+            ("no single file for", split.ambiguous, split.n_ambiguous),
+        ):
+            if n:
+                lines.append(f"note: {split.split}: {what} {few(paths, n)}")
+    lines += [f"note: {note}" for note in report.notes]
+    return "\n".join(lines)
 
 
 def in_words(report: LoadReport) -> str:
@@ -107,13 +161,29 @@ def in_words(report: LoadReport) -> str:
     return "\n".join(lines)
 
 
+def few(paths: Sequence[str], n: int) -> str:
+    """Return the first of n paths in words.
+
+    Examples
+    --------
+    >>> few(["a.png", "b.png"], 4)
+    "'a.png', 'b.png' and 2 more"
+    """
+    more = f" and {n - len(paths):,} more" if n > len(paths) else ""
+    return ", ".join(map(repr, paths)) + more
+
+
 def main(argv: list[str] | None = None) -> int:
     """`python -m etl`: load into $GAP_DATA (default: data)."""
     parser = argparse.ArgumentParser(prog="python -m etl", description="Load feature files.")
     add_arguments(parser)
     arguments = parser.parse_args(argv)
     try:
-        run(arguments, Path(os.environ.get("GAP_DATA", "data")))
+        run(
+            arguments,
+            Path(os.environ.get("GAP_DATA", "data")),
+            images=roots_in(os.environ.get("GAP_IMAGES", "")),
+        )
     except LoadRefused as refused:
         sys.stderr.write(f"refused ({refused.code}): {refused}\n")
         return 2

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from etl.errors import Busy, DiskFault, DiskFull, LoadRefused
+from etl.sidecar import write_empty
 
 DATABASE = "gap.duckdb"
 RESULTS = "results"
@@ -159,6 +160,7 @@ def _staging(data: Path, n_threads: int) -> Iterator[duckdb.DuckDBPyConnection]:
     fresh = data / f"{_STAGING}{uuid.uuid4().hex}.duckdb"
     scratch = data / f"{_STAGING}tmp"
     _write_empty_results(data)
+    write_empty(data)
     con = duckdb.connect()
     try:
         con.execute(f"set file_search_path = {text(str(data.resolve()))}")

@@ -24,7 +24,22 @@ LoadRefused
 ├── PathsFrom           --paths-from names a backbone whose rows do not match
 ├── Busy                another load is writing this data folder
 ├── DiskFull            no space left on the device
-└── DiskFault           the disk, or the file on it, cannot be read or written
+├── DiskFault           the disk, or the file on it, cannot be read or written
+├── AnnotationRefused   annotations that were not attached; those that are there stay
+│   ├── NoCovariate         no column beside split and path
+│   ├── CovariateKind       a column of lists, times or other things that are no number or text
+│   ├── AnnotationConflict  one image with two values
+│   ├── AnnotationName      a name that cannot be a file
+│   ├── AnnotationTaken     annotations of another origin have this name
+│   ├── NotAttached         no annotations of this name
+│   ├── NothingMatched      not one row means a loaded image
+│   ├── UnknownSplit        --split names a split that is not loaded
+│   └── ForeignLabels       class numbers that are not ImageNet's, beside labels that are
+├── ImagesRefused       images that were not linked or measured; the links that are there stay
+│   ├── RootNotFound        an image root that is no folder, or none at all
+│   └── NothingLinked       statistics of images, but no image has a file
+├── NothingLoaded       no database to match with yet
+└── OtherShape          a database that this version did not write
 """
 
 from pathlib import Path
@@ -213,3 +228,93 @@ class DiskFault(LoadRefused):
     """The disk, or the file on it, cannot be read or written."""
 
     code = "disk_fault"
+
+
+class AnnotationRefused(LoadRefused):
+    """Annotations that were not attached; those that are there stay as they are."""
+
+    code = "annotation_refused"
+
+
+class NoCovariate(AnnotationRefused):
+    """No column beside split and path."""
+
+    code = "no_covariate"
+
+
+class CovariateKind(AnnotationRefused):
+    """A column of lists, times or other things that are neither numbers nor texts."""
+
+    code = "covariate_kind"
+
+
+class AnnotationConflict(AnnotationRefused):
+    """One image with two values of one covariate."""
+
+    code = "annotation_conflict"
+
+
+class AnnotationName(AnnotationRefused):
+    """A name that cannot be a file."""
+
+    code = "annotation_name"
+
+
+class AnnotationTaken(AnnotationRefused):
+    """Annotations of another origin have this name already."""
+
+    code = "annotation_taken"
+
+
+class NotAttached(AnnotationRefused):
+    """No annotations of this name."""
+
+    code = "not_attached"
+
+
+class NothingMatched(AnnotationRefused):
+    """Not one row means a loaded image."""
+
+    code = "nothing_matched"
+
+
+class UnknownSplit(AnnotationRefused):
+    """A split that is not loaded."""
+
+    code = "unknown_split"
+
+
+class ForeignLabels(AnnotationRefused):
+    """Class numbers in another order than ImageNet's, where its labels are to be compared."""
+
+    code = "foreign_labels"
+
+
+class ImagesRefused(LoadRefused):
+    """Images that were not linked or measured; the links that are there stay."""
+
+    code = "images_refused"
+
+
+class RootNotFound(ImagesRefused):
+    """An image root that is no readable folder, or none at all."""
+
+    code = "root_not_found"
+
+
+class NothingLinked(ImagesRefused):
+    """Statistics of images are wanted, but no image has a file."""
+
+    code = "nothing_linked"
+
+
+class NothingLoaded(LoadRefused):
+    """The data folder holds no database to match with yet."""
+
+    code = "nothing_loaded"
+
+
+class OtherShape(LoadRefused):
+    """A database that this version of Gapscope did not write."""
+
+    code = "other_shape"

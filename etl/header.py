@@ -88,25 +88,18 @@ class Header:
         return Header(self.names, first, self.has_path, self.ignored_index)
 
 
-def parse_header(line: bytes, file: Path) -> Header:
-    """Columns that the first line names.
+def column_names(line: bytes, file: Path) -> list[str]:
+    """Names in the first line of a CSV file, as they stand there.
 
     Parameters
     ----------
     line
-        The first line of the file with or without its end; a UTF-8 byte order mark is accepted.
+        The first line with or without its end; a UTF-8 byte order mark is accepted.
 
     Raises
     ------
-    NotCsv, Encoding, EmptyFile, HeaderMissing, HeaderMismatch
-        Another file type, not UTF-8, nothing but a byte order mark, data in the first line, or
-        columns missing, named twice or without a proper name.
-
-    Examples
-    --------
-    >>> header = parse_header(b",path,label,0,1", Path("val_x.csv"))
-    >>> header.features, header.has_path, header.ignored_index
-    (('0', '1'), True, True)
+    NotCsv, Encoding, EmptyFile, HeaderMismatch
+        Another file type, not UTF-8, nothing but a byte order mark, or names that cannot be.
     """
     for magic, what in _MAGIC.items():
         if line.startswith(magic):
@@ -133,7 +126,30 @@ def parse_header(line: bytes, file: Path) -> Header:
         raise EmptyFile(
             "a header line and rows", "an empty first line", "Export it again.", file=file
         )
-    return named_columns(_names_in(text, file), file)
+    return _names_in(text, file)
+
+
+def parse_header(line: bytes, file: Path) -> Header:
+    """Columns that the first line names.
+
+    Parameters
+    ----------
+    line
+        The first line of the file with or without its end; a UTF-8 byte order mark is accepted.
+
+    Raises
+    ------
+    NotCsv, Encoding, EmptyFile, HeaderMissing, HeaderMismatch
+        Another file type, not UTF-8, nothing but a byte order mark, data in the first line, or
+        columns missing, named twice or without a proper name.
+
+    Examples
+    --------
+    >>> header = parse_header(b",path,label,0,1", Path("val_x.csv"))
+    >>> header.features, header.has_path, header.ignored_index
+    (('0', '1'), True, True)
+    """
+    return named_columns(column_names(line, file), file)
 
 
 def named_columns(names: list[str], file: Path) -> Header:

@@ -4,6 +4,7 @@
     gap        explains the difference of two scores; the door is `models.gap.report`
     estimate   the one record that every number with an interval is
     backbone   images to features
+    real_labels  the ReaL labels of ImageNet's validation images
 
 It knows NumPy and torch; it knows no database, no HTTP and no drawing.
 """

@@ -6,7 +6,8 @@ ModelError
 ├── InvalidParams       a hyper-parameter that the head does not have, or out of range
 ├── WrongShape          features of another length than the head's
 ├── NotFiniteInput      NaN or infinity among the features
-└── BackboneError       a network or its weights cannot be had
+├── BackboneError       a network or its weights cannot be had
+└── LabelsMissing       the label sets that timm ships cannot be had
 """
 
 
@@ -51,3 +52,9 @@ class BackboneError(ModelError):
     """A network or its weights cannot be had."""
 
     code = "backbone"
+
+
+class LabelsMissing(ModelError):
+    """The label sets that timm ships cannot be had."""
+
+    code = "labels_missing"

@@ -4,6 +4,7 @@ app        the one place where the parts are put together: `create_app`
 api        routes; each parses, calls one function of analysis, answers
 analysis   the use cases: train, evaluate, gap, predict
 database   reads gap.duckdb, read-only
+annotations  what else is known about the images, on the command line
 results    reads and writes trained models and their predictions
 jobs       the job table, and the worker process that empties it
 schemas    the JSON of requests and answers

@@ -4,6 +4,7 @@ Endpoints that touch the database are plain `def`, so that they run in threads a
 the event loop.
 """
 
+from pathlib import PurePath
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -13,6 +14,7 @@ from service import charts, page
 from service.analysis import Analysis
 from service.jobs import Job, Jobs, Worker
 from service.schemas import (
+    AnnotationOut,
     EvaluateIn,
     EvaluationOut,
     GapOut,
@@ -89,6 +91,15 @@ def cancel_job(job: str, request: Request) -> JobOut:
 def splits(request: Request) -> list[SplitOut]:
     """List the splits, one row for each backbone over them."""
     return [SplitOut(**row) for row in _analysis(request).database.splits()]
+
+
+@router.get("/annotations", tags=["data"])
+def annotations(request: Request) -> list[AnnotationOut]:
+    """List what else is known about the images: each source, its covariates on each split."""
+    return [
+        AnnotationOut(**{**source, "origin": PurePath(source["origin"]).name})
+        for source in _analysis(request).database.annotations()
+    ]
 
 
 @router.get("/models", tags=["models"])

@@ -15,6 +15,7 @@ from etl import command as etl_command
 from etl.database import DATABASE, text
 from models.errors import ModelError
 from models.heads import HEADS
+from service import annotations
 from service.analysis import Analysis
 from service.database import Database
 from service.demo import run_demo
@@ -51,7 +52,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="gapscope",
         description="Why does a classifier score lower on test set 2 than on test set 1?",
-        epilog="Settings: GAP_DATA (data folder), GAP_HOST, GAP_PORT, GAP_THREADS.",
+        epilog="Settings: GAP_DATA (data folder), GAP_HOST, GAP_PORT, GAP_THREADS, "
+        "GAP_IMAGES (folders with the image files).",
     )
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -66,6 +68,17 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = verbs.add_parser("demo", help="make and load the demo in place of what is loaded")
     demo.set_defaults(command=_demo)
+
+    link = verbs.add_parser("link-images", help="find the files of the loaded images")
+    annotations.add_link_arguments(link)
+    link.set_defaults(command=annotations.link)
+
+    annotate = verbs.add_parser("annotate", help="attach what else is known about the images")
+    annotations.add_annotate_arguments(annotate)
+    annotate.set_defaults(command=annotations.run_annotate)
+
+    listing = verbs.add_parser("annotations", help="list what is attached")
+    listing.set_defaults(command=_annotations)
 
     train = verbs.add_parser("train", help="train a head on the train rows of a backbone")
     train.add_argument("backbone")
@@ -122,7 +135,7 @@ def _load(arguments: argparse.Namespace, settings: Settings) -> None:
             "wanted a file, a folder or --split NAME=FILE, got nothing to load. "
             "For example: gapscope load features/"
         )
-    etl_command.run(arguments, settings.data, settings.threads)
+    etl_command.run(arguments, settings.data, settings.threads, settings.images)
 
 
 def _names_files(arguments: argparse.Namespace) -> bool:
@@ -134,6 +147,10 @@ def _names_files(arguments: argparse.Namespace) -> bool:
 
 def _demo(_arguments: argparse.Namespace, settings: Settings) -> None:
     print(etl_command.in_words(run_demo(settings.data, settings.threads)))
+
+
+def _annotations(_arguments: argparse.Namespace, settings: Settings) -> None:
+    annotations.print_annotations(settings)
 
 
 def _train(arguments: argparse.Namespace, settings: Settings) -> None:

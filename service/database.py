@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import numpy as np
 
+from etl.annotations import cards, check_shape
 from etl.database import DATABASE, attach, quoted
 from etl.sources import gap_ends
 from models.heads import TrainRows
@@ -93,6 +94,24 @@ class Database:
     def splits(self) -> list[dict[str, Any]]:
         """Return the rows of `split_summary`, in load order."""
         return self.rows("select * from split_summary")
+
+    def annotations(self) -> list[dict[str, Any]]:
+        """Return the card of each source of annotations, with its rows of `annotation_summary`.
+
+        Raises
+        ------
+        NoDatabase, etl.errors.OtherShape
+        """
+        with self.connect() as con:
+            check_shape(con, self._data)
+        rows = self.rows(
+            """select a.* from annotation_summary as a inner join split as s on a.split = s.split
+            order by a.source, a.name, s.load_order"""
+        )
+        return [
+            {**asdict(card), "covariates": [row for row in rows if row["source"] == card.source]}
+            for card in cards(self._data)
+        ]
 
     def splits_of(self, backbone: str) -> list[dict[str, Any]]:
         """Return the splits that have features of a backbone.

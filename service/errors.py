@@ -4,10 +4,21 @@ Core errors know no HTTP. `status_of` looks an error up by its class ancestry, n
 is not in the table is our fault and becomes a 500.
 """
 
-from etl.errors import Busy, DiskFault, DiskFull, LoadRefused
+from etl.errors import (
+    AnnotationTaken,
+    Busy,
+    DiskFault,
+    DiskFull,
+    LoadRefused,
+    NotAttached,
+    NothingLinked,
+    NothingLoaded,
+    OtherShape,
+)
 from models.errors import (
     BackboneError,
     InvalidParams,
+    LabelsMissing,
     ModelError,
     NotFiniteInput,
     NoTrainRows,
@@ -38,6 +49,12 @@ class NothingToLoad(ServiceError):
     """A load without a file, folder or option."""
 
     code = "nothing_to_load"
+
+
+class UnusedOption(ServiceError):
+    """An option that means nothing beside another one."""
+
+    code = "unused_option"
 
 
 class NoDatabase(ServiceError):
@@ -101,6 +118,7 @@ STATUS: dict[type[Exception], int] = {
     BadSetting: 500,
     InUse: 500,
     NothingToLoad: 422,
+    UnusedOption: 422,
     NoDatabase: 503,
     NotFound: 404,
     ModelExists: 409,
@@ -113,6 +131,11 @@ STATUS: dict[type[Exception], int] = {
     Busy: 409,
     DiskFull: 507,
     DiskFault: 503,
+    AnnotationTaken: 409,
+    NotAttached: 404,
+    NothingLinked: 409,
+    NothingLoaded: 503,
+    OtherShape: 503,
     ModelError: 500,
     NoTrainRows: 409,
     TestRowInTraining: 500,
@@ -120,6 +143,7 @@ STATUS: dict[type[Exception], int] = {
     WrongShape: 422,
     NotFiniteInput: 422,
     BackboneError: 503,
+    LabelsMissing: 503,
 }
 
 

@@ -147,6 +147,68 @@ class SplitOut(Answer):
     is_reference: bool
 
 
+class CovariateOut(Answer):
+    """One covariate on one split: how many images have it, and how it spreads."""
+
+    name: str
+    split: str
+    n_images: int
+    share_images: float = Field(description="Share of the split's images that have a value.")
+    mean_value: float | None = Field(description="Null for texts.")
+    sd_value: float | None
+    min_value: float | None
+    max_value: float | None
+    n_categories: int = Field(description="Different texts; 0 for numbers.")
+
+
+class AnnotationOut(Answer):
+    """What was attached to the images under one name."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        ser_json_inf_nan="null",
+        json_schema_extra={
+            "examples": [
+                {
+                    "source": "human",
+                    "origin": "human.csv",
+                    "created_at": "2026-11-24T12:00:00Z",
+                    "n_rows": 6000,
+                    "n_matched": 6000,
+                    "n_ambiguous": 0,
+                    "n_unmatched": 0,
+                    "n_repeated": 0,
+                    "n_not_finite": 0,
+                    "covariates": [
+                        {
+                            "name": "human_agreement",
+                            "split": "test1",
+                            "n_images": 5000,
+                            "share_images": 1.0,
+                            "mean_value": 0.952,
+                            "sd_value": 0.096,
+                            "min_value": 0.0,
+                            "max_value": 1.0,
+                            "n_categories": 0,
+                        }
+                    ],
+                }
+            ]
+        },
+    )
+
+    source: str
+    origin: str = Field(description="Name of the file, or what else it was made from.")
+    created_at: datetime
+    n_rows: int = Field(description="Rows in the file: matched, ambiguous or unmatched.")
+    n_matched: int
+    n_ambiguous: int = Field(description="Rows that fit several images; none was taken.")
+    n_unmatched: int
+    n_repeated: int = Field(description="Matched rows that say again what another says.")
+    n_not_finite: int = Field(description="Cells that held no finite number and are null.")
+    covariates: list[CovariateOut]
+
+
 class EvaluateIn(Request):
     """Score a model on test splits."""
 

@@ -1,13 +1,15 @@
-"""Settings from the environment: GAP_DATA, GAP_HOST, GAP_PORT, GAP_THREADS."""
+"""Settings from the environment: GAP_DATA, GAP_HOST, GAP_PORT, GAP_THREADS, GAP_IMAGES."""
 
 import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from etl.images import roots_in
 from service.errors import BadSetting, UnknownSetting
 
 _PREFIX = "GAP_"
@@ -22,6 +24,14 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=1, le=65535, description="Port to listen on.")
     threads: int | None = Field(None, ge=1, description="Cores to use (default: all).")
+    images: Annotated[tuple[Path, ...], NoDecode] = Field(
+        (), description="Folders with the image files, separated as in PATH."
+    )
+
+    @field_validator("images", mode="before")
+    @classmethod
+    def _split_roots(cls, value: object) -> object:
+        return roots_in(value) if isinstance(value, str) else value
 
 
 def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:

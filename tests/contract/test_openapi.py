@@ -97,7 +97,7 @@ def test_malformed_json_and_nan_are_refused(client):
 
 
 def test_no_answer_holds_a_nan(client):
-    for path in ("/gap/mean", "/models", "/splits", "/gap/logistic/chart/features"):
+    for path in ("/gap/mean", "/models", "/splits", "/annotations", "/gap/logistic/chart/features"):
         text = client.get(path).text
         assert "NaN" not in text
         assert "Infinity" not in text

@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 
 from etl import load
+from etl.annotations import annotate_file
 from etl.database import attach, sql_files
+from etl.images import link_images
 from etl.moments import QUANTILES
 from service.database import Database
 from tests.world import Split, write_csv
@@ -237,12 +239,101 @@ def test_evaluation(con):
         assert "six classes" in found.loc[(split, "top5")].reason
 
 
+@pytest.fixture(scope="module")
+def known(tmp_path_factory, toy_csv, world):
+    """The toy world with files of val (one missing, one twice), a number and a text a val image."""
+    folder = tmp_path_factory.mktemp("known")
+    load(folder / "data", [toy_csv], n_threads=1)
+    paths = world["val", "toy"].paths
+    for i, path in enumerate(paths[1:]):
+        file = folder / "images" / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"x" * i)
+    for copy in ("a", "b"):
+        (folder / "images" / copy / paths[1]).parent.mkdir(parents=True)
+        (folder / "images" / copy / paths[1]).touch()
+    (folder / "images" / paths[1]).unlink()
+    table = pd.DataFrame({"split": "val", "path": paths, "size": np.arange(20.0) ** 2})
+    table["kind"] = ["old", "new", "new", ""] * 5
+    table.loc[19, "size"] = np.nan
+    table.to_csv(folder / "seen by hand.csv", index=False)
+    annotate_file(folder / "data", folder / "seen by hand.csv", name="by-hand.v1")
+    link_images(folder / "data", [folder / "images"])
+    return folder, table
+
+
+@pytest.fixture(scope="module")
+def known_con(known):
+    con = duckdb.connect()
+    attach(con, known[0] / "data")
+    yield con
+    con.close()
+
+
+def test_annotation(known, known_con, world):
+    found = frame(known_con, "annotation", split="val")
+    assert set(found.source) == {"by-hand.v1"}
+    rows, table = world["val", "toy"], known[1].set_index("path")
+    size = found[found["name"] == "size"].set_index("path")
+    assert size.value.to_dict() == table["size"].dropna().to_dict()
+    assert size.category.isna().all()
+    assert size.loc[rows.paths[:19], "class_id"].tolist() == rows.labels[:19].tolist()
+    kind = found[found["name"] == "kind"].set_index("path")
+    assert kind.category.to_dict() == table["kind"][table["kind"] != ""].to_dict()
+    assert kind.value.isna().all()
+    ids = known_con.execute("select image_id, path from image where split = 'val'").df()
+    assert size.image_id.to_dict() == ids.set_index("path").image_id[size.index].to_dict()
+    assert len(frame(known_con, "annotation")) == len(found)
+
+
+def test_annotation_summary(known, known_con):
+    found = frame(known_con, "annotation_summary").set_index("name")
+    assert sorted(found.index) == ["kind", "size"]
+    size = known[1]["size"].dropna()
+    row = found.loc["size"]
+    assert (row.source, row.split, row.n_images, row.share_images) == (
+        "by-hand.v1", "val", 19, 19 / 20)  # fmt: skip
+    assert row.mean_value == pytest.approx(size.mean())
+    assert row.sd_value == pytest.approx(size.std())
+    assert (row.min_value, row.max_value, row.n_categories) == (0, 18**2, 0)
+    row = found.loc["kind"]
+    assert (row.n_images, row.share_images, row.n_categories) == (15, 0.75, 2)
+    assert row[["mean_value", "sd_value", "min_value", "max_value"]].isna().all()
+
+
+def test_image_file(known, known_con, world):
+    found = frame(known_con, "image_file").set_index(["split", "path"])
+    assert len(found) == sum(len(world[s, "toy"].paths) for s in ("train", "val", "v2"))
+    paths = world["val", "toy"].paths
+    val = found.loc["val"]
+    assert val.loc[paths[0], "status"] == "missing"
+    assert val.loc[paths[1], "status"] == "ambiguous"
+    assert val.loc[paths[:2], ["root", "file", "size_bytes"]].isna().all(axis=None)
+    for i, path in enumerate(paths[2:], start=1):
+        row = val.loc[path]
+        assert (row.status, row.file, row.size_bytes) == ("found", path, i)
+        assert row.root == str((known[0] / "images").resolve())
+    assert set(found.loc["train"].status) == set(found.loc["v2"].status) == {"missing"}
+
+
+def test_image_file_summary(known_con):
+    found = frame(known_con, "image_file_summary").set_index("split")
+    assert found.loc["val"].to_dict() == {
+        "n_images": 20, "n_found": 18, "n_missing": 1, "n_ambiguous": 1,
+        "size_bytes": sum(range(1, 19)),
+    }  # fmt: skip
+    assert found.loc["train"].tolist() == [48, 0, 48, 0, 0]
+
+
 def test_an_empty_results_folder_is_no_error(tmp_path, toy_csv):
     load(tmp_path, [toy_csv / "val_toy.csv"])
     con = duckdb.connect()
     attach(con, tmp_path)
-    for view in ("model", "prediction", "evaluation", "class_score", "class_gap"):
+    views = ("model", "prediction", "evaluation", "class_score", "class_gap", "annotation",
+        "annotation_summary")  # fmt: skip
+    for view in views:
         assert con.execute(f"select count(*) from {view}").fetchall() == [(0,)]
+    assert con.execute("select distinct status from image_file").fetchall() == [("missing",)]
 
 
 def test_every_view_is_tested_here():

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,12 @@ def test_the_environment_moves_things(monkeypatch):
     monkeypatch.setenv("GAP_DATA", "/somewhere")
     settings = read_settings()
     assert (settings.port, settings.data) == (8001, Path("/somewhere"))
+
+
+def test_image_roots_are_separated_as_in_path(monkeypatch):
+    assert read_settings({}).images == ()
+    monkeypatch.setenv("GAP_IMAGES", os.pathsep.join(["/a", "/b c"]))
+    assert read_settings().images == (Path("/a"), Path("/b c"))
 
 
 @pytest.mark.parametrize(("name", "near"), [("GAP_PROT", "GAP_PORT"), ("gap_dat", "GAP_DATA")])

@@ -1,0 +1,82 @@
+"""Image files: what is found under a root, and that nothing outside it is ever opened."""
+
+import os
+
+import pytest
+
+from etl.images import _walk, open_image, roots_in
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A root with an image, links of all kinds, a pipe, and a secret beside it."""
+    root = tmp_path / "img"
+    (root / "val" / "0").mkdir(parents=True)
+    (root / "val" / "0" / "a.JPEG").write_bytes(b"image")
+    (root / "val" / "readme.txt").write_text("no image")
+    secret = tmp_path / "img-secret"
+    secret.mkdir()
+    (secret / "s.png").write_bytes(b"secret")
+    (root / "out.png").symlink_to(secret / "s.png")
+    (root / "up.png").symlink_to("../img-secret/s.png")
+    (root / "outer").symlink_to(secret)
+    (root / "loop").symlink_to(root)
+    (root / "alias.png").symlink_to("val/0/a.JPEG")
+    (root / "dangling.png").symlink_to("nothing.png")
+    (root / "device.png").symlink_to("/dev/zero")
+    os.mkfifo(root / "pipe.png")
+    return root.resolve()
+
+
+def found_in(root):
+    walked = _walk(root, 0, lambda _n: None)
+    rows = [row for block in walked.blocks for row in block.to_pylist()]
+    return {row["name"]: row["file"] for row in rows}, walked
+
+
+def test_a_walk_finds_images_and_links_inside_the_root_alone(root):
+    files, walked = found_in(root)
+    assert files == {"val/0/a.JPEG": "val/0/a.JPEG", "alias.png": "val/0/a.JPEG"}
+    assert walked.n_outside == 3  # out, up, device
+    assert walked.n_unreadable == 1  # dangling
+
+
+def test_names_that_are_no_text_are_counted(root):
+    (root / os.fsdecode(b"\xff.png")).write_bytes(b"")
+    assert found_in(root)[1].n_misnamed == 1
+
+
+def test_an_image_is_opened_below_its_root(root):
+    with open_image(str(root), "val/0/a.JPEG") as stream:
+        assert stream.read() == b"image"
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "out.png", "up.png", "outer/s.png", "loop/val/0/a.JPEG", "dangling.png", "device.png",
+        "pipe.png", "val", "val/0", "", ".", "..", "../img-secret/s.png",
+        "val/../../img-secret/s.png", "val/../val/0/a.JPEG", "./val/0/a.JPEG", "/etc/passwd",
+        "//etc/passwd", "val//0/a.JPEG",
+        "~/x.png", "file:///etc/passwd", "%2e%2e%2fimg-secret%2fs.png", "..\\img-secret\\s.png",
+        "/proc/self/environ", "/dev/zero", "a" * 5000 + ".png", "val/0/a.JPEG/",
+        "val/0/a.JPEG\0", "val/0/a\0.JPEG", "val/0/a.JPEG ",
+    ],
+)  # fmt: skip
+def test_nothing_else_is_opened(root, file):
+    with pytest.raises(OSError):
+        open_image(str(root), file)
+
+
+def test_a_folder_swapped_for_a_link_after_the_walk_is_not_followed(root, tmp_path):
+    (root / "val" / "0" / "a.JPEG").unlink()
+    (root / "val" / "0").rmdir()
+    (root / "val" / "0").symlink_to(tmp_path / "img-secret")
+    with pytest.raises(OSError):
+        open_image(str(root), "val/0/s.png")
+
+
+def test_the_setting_is_split_as_path_is(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert [str(r) for r in roots_in("~/a:/b c::d")] == ["/home/me/a", "/b c", "d"]
+    assert roots_in("") == ()
