@@ -15,6 +15,7 @@ _OTHER_KINDS = {
     **dict.fromkeys((".xlsx", ".xls", ".ods"), "Export the sheet as CSV"),
     **dict.fromkeys((".parquet", ".npy", ".npz", ".tsv"), "Write it as CSV"),
 }
+CLASSES_SUFFIX = ".classes.csv"  # class names that `gapscope extract` writes beside its features
 _NAME = r"[A-Za-z0-9][A-Za-z0-9.+-]*"
 _FILE = re.compile(rf"(?P<split>test_\d+|{_NAME})_(?P<backbone>[\w.+-]+)\.csv", re.IGNORECASE)
 _OPTION = re.compile(r"(?P<split>[\w.+-]+)(:(?P<backbone>[\w.+-]+))?=(?P<file>.+)")
@@ -45,8 +46,13 @@ def role_of(split: str) -> str:
     return "train" if split == "train" else "test"
 
 
-def _check_split(split: str, file: Path) -> str:
-    """Refuse a name that only looks like train: its rows would become a test set in silence."""
+def check_split(split: str, file: Path) -> str:
+    """Return the split, unless it only looks like train: its rows would silently become a test set.
+
+    Raises
+    ------
+    SourceName
+    """
     if split != "train" and re.fullmatch(r"train(ing|set|_set)?", split, re.IGNORECASE):
         raise SourceName(
             "the split of the rows that may teach a head to be called train",
@@ -69,11 +75,11 @@ def parse_name(name: str) -> tuple[str, str] | None:
     ('train', 'eva02_large_patch14_448.mim_m38m_ft_in22k_in1k')
     >>> parse_name("testv2_efficientformerv2_s0.snap_dist_in1k.csv")
     ('v2', 'efficientformerv2_s0.snap_dist_in1k')
-    >>> parse_name("classes.csv") is None
-    True
+    >>> parse_name("classes.csv") is None, parse_name("val_x.classes.csv") is None
+    (True, True)
     """
     match = _FILE.fullmatch(name)
-    if match is None:
+    if match is None or name.lower().endswith(CLASSES_SUFFIX):
         return None
     split = match["split"]
     return ("v2" if split.lower() == "testv2" else split), match["backbone"]
@@ -150,10 +156,12 @@ def _in_folder(folder: Path) -> tuple[list[Source], list[str]]:
     found, notes = [], []
     for file in sorted(folder.glob("*.[cC][sS][vV]")):
         named = parse_name(file.name)
-        if named is None:
+        if file.name.lower().endswith(CLASSES_SUFFIX):
+            notes.append(f"{file.name} holds class names: give it as --classes to load them")
+        elif named is None:
             notes.append(f"{file.name} ignored: its name is not <split>_<backbone>.csv")
         else:
-            found.append(Source(_check_split(named[0], file), named[1], file))
+            found.append(Source(check_split(named[0], file), named[1], file))
     if not found:
         raise SourceNotFound(
             "a folder with files named <split>_<backbone>.csv",
@@ -184,7 +192,7 @@ def _of_file(file: Path) -> Source:
             f"Rename it, or say it: --split NAME:BACKBONE={file}.",
             file=file,
         )
-    return Source(_check_split(named[0], file), named[1], file)
+    return Source(check_split(named[0], file), named[1], file)
 
 
 def _of_option(option: str) -> Source:
@@ -205,4 +213,4 @@ def _of_option(option: str) -> Source:
             f"Say it: --split {match['split']}:BACKBONE={file}.",
             file=file,
         )
-    return Source(_check_split(match["split"], file), backbone, file)
+    return Source(check_split(match["split"], file), backbone, file)
