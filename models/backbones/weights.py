@@ -130,7 +130,7 @@ def _create(model: str, file: Path, config: Any) -> torch.nn.Module:
             model, pretrained=True, pretrained_cfg_overlay=overlay, **options
         )
     except (
-        RuntimeError, KeyError, TypeError, ValueError, AttributeError,
+        RuntimeError, LookupError, TypeError, ValueError, AttributeError, AssertionError,
         OSError, EOFError, pickle.UnpicklingError, SafetensorError,
     ) as error:  # fmt: skip
         reason = " ".join(str(error).split())[:300]

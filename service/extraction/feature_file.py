@@ -31,7 +31,7 @@ def write_features(
     names = ["path", "label", *(str(i) for i in range(n_features))]
     tables = (_table(part, images, names) for part in parts)
     if ending == ".csv":
-        has_quotes = any("," in path or '"' in path for path in images.paths)
+        has_quotes = any(set(path) & set(',"\n\r') for path in images.paths)
         _write_csv(file, tables, names, "needed" if has_quotes else "none")
     else:
         _write_parquet(file, tables)

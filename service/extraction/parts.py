@@ -77,8 +77,9 @@ class Parts:
         self.folder.mkdir(exist_ok=True)
         with (self.folder / _LOCK).open("w") as lock:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
+                # not flock: the readers of a killed process would hold it for seconds after it
+                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError) as error:
                 raise InUse(
                     f"wanted {self.folder} for this extraction alone, but another process is at "
                     "it. Wait until it is done, or take another --out."
