@@ -312,7 +312,7 @@ def _loader(
     return DataLoader(
         _Images(str(images.folder), pa.array(images.files, pa.string()), backbone.transform),  # type: ignore[arg-type]  # one image, where torch's types want a batch
         batch_sampler=batches,
-        num_workers=wanted.workers,
+        num_workers=min(wanted.workers, len(batches)),
         collate_fn=_collate,
         pin_memory=backbone.device.type == "cuda",
     )

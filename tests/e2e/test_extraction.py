@@ -47,8 +47,9 @@ def run(tmp_path, monkeypatch, capsys):
 
     def command(*argv, status=0, weights="random", split="val", model=MODEL, workers=0):
         given = [] if weights is None else ["--weights", str(weights)]
+        given += [] if workers is None else ["--workers", str(workers)]
         line = ["extract", "--split", split, "--model", model, *given, "--device", "cpu"]
-        line += ["--out", str(tmp_path / "out"), "--workers", str(workers), *map(str, argv)]
+        line += ["--out", str(tmp_path / "out"), *map(str, argv)]
         assert cli.main(line) == status
         said = capsys.readouterr()
         return said.out + said.err
@@ -73,7 +74,7 @@ def expected(backbone, folder, files):
 def test_the_file_has_the_assignments_form_and_the_networks_features(
     run, images, backbone, tmp_path
 ):
-    said = run("--images", images, workers=2)
+    said = run("--images", images, "--batch-size", 5, workers=2)
     file = tmp_path / "out" / f"val_{NAME}.csv"
     assert file.read_text().startswith(",path,label,0,1,2,3,")
     assert file.read_text().splitlines()[1].startswith("0,val/0/000.png,0,")
@@ -195,6 +196,25 @@ def test_a_corrupt_image_is_refused_by_name_or_left_out(run, images, tmp_path):
     record = json.loads((tmp_path / "out" / f"val_{NAME}.extraction.json").read_text())
     assert record["n_skipped"] == len(record["skipped"]) == 3
     assert "3 images could not be read" in run("--images", folder, "--skip-unreadable")
+
+
+def test_long_lists_are_cut_in_the_report(run, images, tmp_path, monkeypatch):
+    import torch
+
+    monkeypatch.setenv("GAP_THREADS", "1")
+    before = torch.get_num_threads()
+    folder = paint(tmp_path / "many", 1, names=[str(i) for i in range(30)])
+    for i in range(12):
+        (folder / str(i) / "000.png").write_bytes(b"x")
+    (folder / "2" / "readme.txt").write_text("x")
+    try:
+        said = run("--images", folder, "--skip-unreadable", "--autocast", workers=None)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+    assert "11 → 11, …, 27 → 27, 28 → 28, 29 → 29" in said
+    assert "note: 1 files that are no images were passed over" in said
+    assert f"… all are in {tmp_path / 'out' / f'val_{NAME}.extraction.json'}" in said
 
 
 def test_only_corrupt_images_are_refused(run, tmp_path):
