@@ -22,9 +22,8 @@ _TODO = {
     ".gz": "Name it .csv.gz",
     ".zst": "Name it .csv.zst",
 }
-_BESIDE = re.compile(
-    r".*\.(labels|classes)\.csv", re.IGNORECASE
-)  # tables that go with another file
+LABELS_SUFFIX = ".labels.csv"  # labels and paths beside a file of arrays
+CLASSES_SUFFIX = ".classes.csv"  # class names that `gapscope extract` writes beside its features
 _NAME = r"[A-Za-z0-9][A-Za-z0-9.+-]*"
 _FILE = re.compile(
     rf"(?P<split>test_\d+|{_NAME})_(?P<backbone>[\w.+-]+?)"
@@ -66,8 +65,13 @@ def role_of(split: str) -> str:
     return "train" if split == "train" else "test"
 
 
-def _check_split(split: str, file: Path) -> str:
-    """Refuse a name that only looks like train: its rows would become a test set in silence."""
+def check_split(split: str, file: Path) -> str:
+    """Return the split, unless it only looks like train: its rows would silently become a test set.
+
+    Raises
+    ------
+    SourceName
+    """
     if split != "train" and re.fullmatch(r"train(ing|set|_set)?", split, re.IGNORECASE):
         raise SourceName(
             "the split of the rows that may teach a head to be called train",
@@ -92,11 +96,11 @@ def parse_name(name: str) -> tuple[str, str] | None:
     ('v2', 'efficientformerv2_s0.snap_dist_in1k')
     >>> parse_name("val_x.csv.gz"), parse_name("val_x.npy")
     (('val', 'x'), ('val', 'x'))
-    >>> parse_name("classes.csv") is None, parse_name("val_x.labels.csv") is None
-    (True, True)
+    >>> [parse_name(name) for name in ("classes.csv", "val_x.labels.csv", "val_x.classes.csv")]
+    [None, None, None]
     """
     match = _FILE.fullmatch(name)
-    if match is None or _BESIDE.fullmatch(name):
+    if match is None or name.lower().endswith((LABELS_SUFFIX, CLASSES_SUFFIX)):
         return None
     split = match["split"]
     return ("v2" if split.lower() == "testv2" else split), match["backbone"]
@@ -177,7 +181,9 @@ def _in_folder(folder: Path) -> tuple[list[Source], list[str]]:
         named = parse_name(file.name)
         if named is not None:
             found += _of_named(file, *named)
-        elif file.suffix.lower() == ".csv" and not _BESIDE.fullmatch(file.name):
+        elif file.name.lower().endswith(CLASSES_SUFFIX):
+            notes.append(f"{file.name} holds class names: give it as --classes to load them")
+        elif file.suffix.lower() == ".csv" and not file.name.lower().endswith(LABELS_SUFFIX):
             notes.append(f"{file.name} ignored: its name is not <split>_<backbone>.csv")
     if not found:
         raise SourceNotFound(
@@ -226,7 +232,7 @@ def _is_archive(file: Path) -> bool:
 def _of_named(file: Path, split: str, backbone: str) -> list[Source]:
     if _is_archive(file):
         return _of_members(file, split, backbone)
-    return [Source(_check_split(split, file), backbone, file)]
+    return [Source(check_split(split, file), backbone, file)]
 
 
 def _of_members(file: Path, split: str | None, backbone: str | None) -> list[Source]:
@@ -264,7 +270,7 @@ def _of_members(file: Path, split: str | None, backbone: str | None) -> list[Sou
                 "Pack the right one alone.",
                 file=file,
             )
-        found.append(Source(_check_split(named[0], file), named[1], file, member.name))
+        found.append(Source(check_split(named[0], file), named[1], file, member.name))
     if not found:
         raise ArchiveMember(
             "a file named <split>_<backbone>.csv in the archive",
@@ -293,7 +299,7 @@ def _of_option(option: str) -> list[Source]:
             f"Say it: --split {match['split']}:BACKBONE={file}.",
             file=file,
         )
-    split = _check_split(match["split"], file)
+    split = check_split(match["split"], file)
     if file.suffix.lower() in _TODO:
         _refuse_other_kind(file)
     if not _is_archive(file):

@@ -39,10 +39,10 @@ from etl.errors import (
 from etl.header import LABEL, PATH, Header, named_columns
 from etl.kernels import FLOAT32_END
 from etl.rows import LABEL_MAX, Rows, labels_are_sound, path_fault, paths_are_sound
+from etl.sources import LABELS_SUFFIX
 from etl.streams import FileAtRest
 
 FEATURES = "features"
-LABELS_SUFFIX = ".labels.csv"
 _PANDAS_INDEX = "__index_level_0__"
 _BLOCK_BYTES = 4 << 20
 # paths, labels, features of some rows, not yet looked at; a column may be absent

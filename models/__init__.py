@@ -3,7 +3,7 @@
     heads      trains and applies classifiers; the door is `models.heads.train`
     gap        explains the difference of two scores; the door is `models.gap.report`
     estimate   the one record that every number with an interval is
-    backbone   images to features
+    backbones  images to features; the door is `models.backbones.open_backbone`
     real_labels  the ReaL labels of ImageNet's validation images
 
 It knows NumPy and torch; it knows no database, no HTTP and no drawing.

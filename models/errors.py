@@ -6,7 +6,10 @@ ModelError
 ├── InvalidParams       a hyper-parameter that the head does not have, or out of range
 ├── WrongShape          features of another length than the head's
 ├── NotFiniteInput      NaN or infinity among the features
-├── BackboneError       a network or its weights cannot be had
+├── BackboneError       a network cannot be had, or not on this device
+│   ├── NoWeights       its weights are neither here nor to be fetched, or do not fit
+│   ├── UnknownLayer    no such layer, or one that gives no features
+│   └── UnpooledMap     a map where one vector an image is wanted
 └── LabelsMissing       the label sets that timm ships cannot be had
 """
 
@@ -49,9 +52,27 @@ class NotFiniteInput(ModelError):
 
 
 class BackboneError(ModelError):
-    """A network or its weights cannot be had."""
+    """A network cannot be had, or not on this device."""
 
     code = "backbone"
+
+
+class NoWeights(BackboneError):
+    """The weights of a network are neither here nor to be fetched, or do not fit it."""
+
+    code = "no_weights"
+
+
+class UnknownLayer(BackboneError):
+    """The network has no such layer, or it gives no features."""
+
+    code = "unknown_layer"
+
+
+class UnpooledMap(BackboneError):
+    """A map of features where one vector an image is wanted."""
+
+    code = "unpooled_map"
 
 
 class LabelsMissing(ModelError):

@@ -12,6 +12,7 @@ sentences  what a gap report says, in words
 charts     the same JSON as Vega-Lite; the only file that draws
 page       the web page
 terminal   progress in the terminal
+extraction images into feature files with a timm network
 demo       scans of digits, two backbones, a real gap
 cli        the same verbs on the command line
 """

@@ -20,6 +20,7 @@ from service.analysis import Analysis
 from service.database import Database
 from service.demo import run_demo
 from service.errors import NothingToLoad, ServiceError
+from service.extraction import command as extract_command
 from service.schemas import Answer, EstimateOut
 from service.settings import Settings, read_settings
 from service.terminal import progress_bar
@@ -65,6 +66,10 @@ def _parser() -> argparse.ArgumentParser:
         help="where no source is named or found and there is no database, load the demo",
     )
     load.set_defaults(command=_load)
+
+    extract = verbs.add_parser("extract", help="images into features of a timm network")
+    extract_command.add_arguments(extract)
+    extract.set_defaults(command=_extract)
 
     demo = verbs.add_parser("demo", help="make and load the demo in place of what is loaded")
     demo.set_defaults(command=_demo)
@@ -143,6 +148,10 @@ def _names_files(arguments: argparse.Namespace) -> bool:
     return bool(arguments.split) or any(
         not place.is_dir() or any(place.glob("*.[cC][sS][vV]")) for place in arguments.sources
     )
+
+
+def _extract(arguments: argparse.Namespace, settings: Settings) -> None:
+    print(extract_command.run(arguments, settings.data, settings.threads))
 
 
 def _demo(_arguments: argparse.Namespace, settings: Settings) -> None:

@@ -18,7 +18,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from etl import LoadReport, load
-from models.backbone import efficientnet_lite0, features_of_images
+from models.backbones import features_of_images, open_lite0
 from service.analysis import Analysis
 from service.terminal import progress_bar
 
@@ -49,7 +49,7 @@ def demo_files(folder: Path) -> None:
     pixels = np.stack(images).reshape(len(images), -1).astype(np.float32)
     with progress_bar(f"features of {LITE0}") as progress:
         network = features_of_images(
-            efficientnet_lite0(),
+            open_lite0(),
             images,
             size_px=SIZE_PX,
             progress=lambda done: progress(done / len(images), f"{done} images"),

@@ -107,9 +107,33 @@ class JobDone(ServiceError):
 
 
 class InUse(ServiceError):
-    """Another service is at work on this data folder, or on this port."""
+    """Another service or extraction is at work on this folder, or a service on this port."""
 
     code = "in_use"
+
+
+class BadImages(ServiceError):
+    """A folder of images from which no labels follow, or labels that fit no image."""
+
+    code = "bad_images"
+
+
+class UnreadableImage(ServiceError):
+    """A file among the images that cannot be decoded."""
+
+    code = "unreadable_image"
+
+
+class ClassesDisagree(ServiceError):
+    """A class folder has another label than in another split of the same backbone."""
+
+    code = "classes_disagree"
+
+
+class ExtractionChanged(ServiceError):
+    """What lies there was extracted with other settings or from other images."""
+
+    code = "extraction_changed"
 
 
 STATUS: dict[type[Exception], int] = {
@@ -127,6 +151,10 @@ STATUS: dict[type[Exception], int] = {
     BadName: 422,
     NotATest: 422,
     JobDone: 409,
+    BadImages: 422,
+    UnreadableImage: 422,
+    ClassesDisagree: 409,
+    ExtractionChanged: 409,
     LoadRefused: 422,
     Busy: 409,
     DiskFull: 507,

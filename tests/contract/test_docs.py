@@ -45,6 +45,19 @@ def test_every_option_of_load_is_in_the_readme(option):
     assert option in commands()["load"].format_help()
 
 
+@pytest.mark.parametrize(
+    "option",
+    [
+        o
+        for a in commands()["extract"]._actions
+        for o in a.option_strings
+        if o not in ("-h", "--help")
+    ],
+)
+def test_every_option_of_extract_is_in_the_readme(option):
+    assert option in README
+
+
 def test_every_route_is_in_the_readme(client):
     for path, methods in client.get("/openapi.json").json()["paths"].items():
         for method in methods:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from sklearn.datasets import load_digits
 
-from models.backbone import lite0_state_dict
+from models.backbones.lite0 import lite0_state_dict
 from service import cli
 from service.analysis import Analysis
 from service.demo import demo_splits
@@ -152,10 +152,11 @@ def test_an_interrupt_ends_quietly(run, monkeypatch):
 def test_weights_that_do_not_fit_are_refused(monkeypatch):
     import torch
 
-    from models import backbone
+    from models.backbones import open_lite0
+    from models.errors import BackboneError
 
     monkeypatch.setattr(torch, "load", lambda *_a, **_k: {"_fc.bias": torch.zeros(3)})
-    with pytest.raises(backbone.BackboneError, match="wanted weights of"):
-        backbone.efficientnet_lite0()
+    with pytest.raises(BackboneError, match="wanted weights of"):
+        open_lite0()
     with pytest.raises(KeyError):
         lite0_state_dict({"strange.bias": 0})

