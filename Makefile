@@ -22,7 +22,7 @@ $(VENV)/.dev-installed: $(VENV)/.installed
 	$(PIP) --no-build-isolation -e '.[dev]'
 	@touch $@
 
-.PHONY: help install up sql test test-full bench lint docs
+.PHONY: help install up sql test test-full bench bench-full lint docs
 install: $(VENV)/.installed  ## make .venv, nothing else
 
 up: install  ## install, load the demo where there is no database, serve until Ctrl-C
@@ -40,6 +40,9 @@ test-full: $(VENV)/.dev-installed  ## all tests
 
 bench: $(VENV)/.dev-installed  ## the loader beside DuckDB's and pandas' own readers
 	$(BIN)/python -m tests.bench.load
+
+bench-full: $(VENV)/.dev-installed  ## one load near ImageNet's size; ROWS=1281167 is all of it
+	$(BIN)/python -m tests.bench.full $(if $(ROWS),--rows $(ROWS))
 
 lint: $(VENV)/.dev-installed  ## ruff, mypy --strict, import contracts
 	$(BIN)/ruff check .

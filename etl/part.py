@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -118,8 +119,13 @@ def load_part(
         con.unregister("reader")
     con.execute("checkpoint gap")
     con.execute("set force_compression = 'auto'")
-    images.write(con)
-    _write_statistics(con, part, moments, _quantiles(con, part, sample, n_threads))
+    with ThreadPoolExecutor(1) as beside:  # sorting and storing wait for different things
+        found = beside.submit(quantiles, sample.rows(), n_threads)
+        images.write(con)
+        _write_moments(con, part, moments)
+    is_exact = sample.is_all or source.role == "train"
+    values = found.result() if is_exact else _exact_quantiles(con, part, sample.n_seen, n_threads)
+    _write_quantiles(con, part, values)
     seconds = time.monotonic() - began
     report = PartReport(
         split=source.split,
@@ -172,18 +178,15 @@ def _notes(part: Part, n_rejected: int, has_lent_paths: bool) -> list[str]:
     return notes
 
 
-def _quantiles(
-    con: duckdb.DuckDBPyConnection, part: Part, sample: RowSample, n_threads: int
+def _exact_quantiles(
+    con: duckdb.DuckDBPyConnection, part: Part, n: int, n_threads: int
 ) -> np.ndarray:
-    """Quantiles from the sample; of a test split too large for it, from all its stored rows."""
-    if sample.is_all or part.source.role == "train":
-        return quantiles(sample.rows(), n_threads)
-    n, d = sample.n_seen, len(part.features)
+    """Quantiles of a test split too large for the sample, from all its stored rows."""
     width = max(EXACT_BYTES // (4 * n), 1)
     return np.concatenate(
         [
             quantiles(_columns(con, part.source, n, slice(first, first + width)), n_threads)
-            for first in range(0, d, width)
+            for first in range(0, len(part.features), width)
         ],
         axis=1,
     )
@@ -206,9 +209,7 @@ def _columns(con: duckdb.DuckDBPyConnection, source: Source, n: int, columns: sl
     return found
 
 
-def _write_statistics(
-    con: duckdb.DuckDBPyConnection, part: Part, moments: ClassMoments, values: np.ndarray
-) -> None:
+def _write_moments(con: duckdb.DuckDBPyConnection, part: Part, moments: ClassMoments) -> None:
     backbone, split, d = part.source.backbone, part.source.split, len(part.features)
     names = pa.table({"feature_id": np.arange(d), "feature_name": list(part.features)})
     con.execute(
@@ -238,12 +239,21 @@ def _write_statistics(
     con.execute("set force_compression = 'auto'")
     total = pa.table({"feature_id": np.arange(d), **moments.total()})
     con.execute("insert into feature_moment select ?, ?, * from total", [backbone, split])
-    middle = pa.table(
+    del names, moment, total
+
+
+def _write_quantiles(con: duckdb.DuckDBPyConnection, part: Part, values: np.ndarray) -> None:
+    """Store quantiles [q, d]."""
+    d = len(part.features)
+    quantile = pa.table(
         {
             "feature_id": np.tile(np.arange(d), len(QUANTILES)),
             "probability": np.repeat(np.array(QUANTILES), d),
             "value": values.reshape(-1),
         }
     )
-    con.execute("insert into feature_quantile select ?, ?, * from middle", [backbone, split])
-    del names, moment, total, middle
+    con.execute(
+        "insert into feature_quantile select ?, ?, * from quantile",
+        [part.source.backbone, part.source.split],
+    )
+    del quantile

@@ -36,6 +36,7 @@ from etl.streams import FeatureStream
 
 BLOCK_BYTES = 8 << 20  # measured: larger blocks leave the cache, smaller ones cost calls
 ROW_BYTES_MAX = 64 << 20
+_NEWLINE = ord("\n")
 HEADER_BYTES_MAX = 16 << 20
 LABEL_MAX = 10**9 - 1
 _LABEL = re.compile(r"[0-9]{1,9}")
@@ -176,7 +177,7 @@ class FeatureFile:
             cut = _end_of_last_row(text, n_bytes)
             rest = bytes(text[cut:n_bytes])
             if cut:
-                n_lines = text.count(b"\n", 0, cut)
+                n_lines = int(np.count_nonzero(np.frombuffer(text, np.uint8, cut) == _NEWLINE))
                 yield _Block(line, n_lines, text, cut)
                 line += n_lines
             elif len(rest) > ROW_BYTES_MAX:

@@ -86,7 +86,7 @@ def main() -> None:
         f"{arguments.rounds}; {os.cpu_count()} cores, {platform.machine()}, Python "
         f"{platform.python_version()}, {datetime.now(UTC):%Y-%m-%d}\n"
     )
-    print("| reader | MB/s | seconds | peak memory, GB | speed against ours |")
+    print("| reader | MB/s | seconds | peak memory, GB | Gapscope's speed against it |")
     print("| --- | ---: | ---: | ---: | ---: |")
     ours = None
     for reader, found in runs.items():
@@ -95,7 +95,7 @@ def main() -> None:
         ours = ours or seconds
         print(
             f"| {reader} | {megabytes / seconds:.0f} | {seconds:.1f} | {peak:.2f} "
-            f"| {ours / seconds:.2f} |"
+            f"| {seconds / ours:.2f} |"
         )
 
 
