@@ -4,9 +4,9 @@ import csv
 import io
 from pathlib import Path
 
+from etl.cells import label_fault
 from etl.errors import BadLabel, Encoding, HeaderMismatch, RaggedRow, SourceNotFound
 from etl.header import LABEL
-from etl.rows import label_fault
 
 NAME = "name"
 

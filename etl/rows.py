@@ -16,33 +16,19 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
-from etl.errors import (
-    BadLabel,
-    BadNumber,
-    BadPath,
-    EmptyFile,
-    Encoding,
-    LoadRefused,
-    NotFinite,
-    RaggedRow,
-)
-from etl.header import LABEL, NUMBER, PATH, Header, parse_header
+from etl.cells import ROW_BYTES_MAX, find_fault, labels_are_sound, paths_are_sound
+from etl.errors import EmptyFile, LoadRefused, RaggedRow
+from etl.header import LABEL, PATH, Header, parse_header
 from etl.kernels import FLOAT32_END, IGNORED_SLOT, LABEL_SLOT, PADDING, PATH_SLOT
 from etl.parser import parse_plain
 from etl.streams import FeatureStream
 
 BLOCK_BYTES = 8 << 20  # measured: larger blocks leave the cache, smaller ones cost calls
-ROW_BYTES_MAX = 64 << 20
 _NEWLINE = ord("\n")
 HEADER_BYTES_MAX = 16 << 20
-LABEL_MAX = 10**9 - 1
-_LABEL = re.compile(r"[0-9]{1,9}")
 _BARE_RETURN = re.compile(rb"\r(?!\n)")
-_NOT_FINITE = re.compile(r"\s*[-+]?(nan|inf|infinity)\s*", re.IGNORECASE)
-_CONTROL = r"[\x00-\x09\x0b-\x1f\x7f]"  # a line end inside a quoted path is data
 
 
 @dataclass(frozen=True)
@@ -270,10 +256,13 @@ def _letter_parser(
         strings_can_be_null=False,
     )
 
+    def fault(block: _Block, doubt: str) -> LoadRefused:
+        return find_fault(file, header, features, block.letters(), block.first_line, doubt)
+
     def parse(block: _Block) -> _Parsed:
         letters = block.letters()
         if not _is_strict(letters):
-            raise _find_fault(file, header, features, block, "a quote or a line end out of place")
+            raise fault(block, "a quote or a line end out of place")
         read = pacsv.ReadOptions(
             column_names=list(header.names),
             block_size=block.n_bytes + 1,  # Arrow takes the block whole: rows may span lines
@@ -284,7 +273,7 @@ def _letter_parser(
                 pa.BufferReader(letters), read_options=read, convert_options=convert
             )
         except pa.ArrowInvalid as error:
-            raise _find_fault(file, header, features, block, str(error)) from error
+            raise fault(block, str(error)) from error
         matrix = np.empty((table.num_rows, len(features)), np.float32)
         is_sound = True
         for j, name in enumerate(features):
@@ -295,7 +284,7 @@ def _letter_parser(
         label_text = table.column(LABEL).combine_chunks()
         paths = table.column(PATH).combine_chunks() if header.has_path else None
         if not (is_sound and labels_are_sound(label_text) and paths_are_sound(paths)):
-            raise _find_fault(file, header, features, block, "a value that is not allowed")
+            raise fault(block, "a value that is not allowed")
         return paths, label_text.cast(pa.int64()).to_numpy(), matrix
 
     return parse
@@ -311,142 +300,3 @@ def _is_strict(letters: bytes) -> bool:
     except (UnicodeDecodeError, csv.Error):
         return False
     return _BARE_RETURN.search(letters) is None
-
-
-def labels_are_sound(labels: pa.StringArray) -> bool:
-    """Whether every label of an array would pass `label_fault`."""
-    return pc.all(pc.match_substring_regex(labels, r"^[0-9]{1,9}$")).as_py() is not False
-
-
-def paths_are_sound(paths: pa.StringArray | None) -> bool:
-    """Whether every path of an array, if there is one, would pass `path_fault`."""
-    return paths is None or not (
-        pc.any(pc.match_substring_regex(paths, _CONTROL)).as_py()
-        or pc.any(pc.equal(paths, "")).as_py()
-    )
-
-
-def _find_fault(
-    file: Path, header: Header, features: tuple[str, ...], block: _Block, doubt: str
-) -> LoadRefused:
-    """Read a block by the letter and say what is wrong with its first faulty row."""
-    letters, line = block.letters(), block.first_line
-    last: LoadRefused = LoadRefused(
-        "rows that a CSV reader understands",
-        doubt,
-        "Export the file again with a CSV library.",
-        file=file,
-        line=line,
-    )
-    try:
-        letters.decode("utf-8")
-    except UnicodeDecodeError as error:
-        last = Encoding(
-            "UTF-8 text",
-            f"byte 0x{letters[error.start]:02x}",
-            "Save the file as UTF-8.",
-            file=file,
-            line=line + letters.count(b"\n", 0, error.start),
-        )
-        letters = letters[: letters.rfind(b"\n", 0, error.start) + 1]  # the rows before it
-    csv.field_size_limit(ROW_BYTES_MAX)
-    # line by line, so that the reader's count is an editor's, whatever stands in a cell
-    reader = csv.reader(io.StringIO(letters.decode("utf-8"), newline="\n"), strict=True)
-    wanted = set(features)
-    try:
-        for cells in reader:
-            fault = _fault_of_row(file, header, wanted, cells, line) if cells else None
-            if fault is not None:
-                return fault
-            line = block.first_line + reader.line_num
-    except csv.Error as error:
-        return RaggedRow(
-            "one row a line, quotes around whole cells",
-            str(error),
-            "Repair it.",
-            file=file,
-            line=line,
-        )
-    return last
-
-
-def _fault_of_row(
-    file: Path, header: Header, features: set[str], cells: list[str], line: int
-) -> LoadRefused | None:
-    if len(cells) != len(header.names):
-        return RaggedRow(
-            f"{len(header.names)} cells, as the header has",
-            f"{len(cells)}",
-            "Repair or remove the row; a file cut short ends like this too.",
-            file=file,
-            line=line,
-        )
-    for name, cell in zip(header.names, cells, strict=True):
-        fault = None
-        if name == LABEL:
-            fault = label_fault(cell)
-        elif name == PATH:
-            fault = path_fault(cell)
-        elif name in features:
-            fault = number_fault(cell)
-        if fault is not None:
-            kind, wanted, came, todo = fault
-            return kind(wanted, came, todo, file=file, line=line, column=name)
-    return None
-
-
-_Fault = tuple[type[LoadRefused], str, str, str] | None
-
-
-def label_fault(cell: str) -> _Fault:
-    """Why a cell is no label, or None.
-
-    Examples
-    --------
-    >>> label_fault("7") is None
-    True
-    >>> label_fault("1.5")[2]
-    "'1.5'"
-    """
-    if _LABEL.fullmatch(cell):
-        return None
-    return (
-        BadLabel,
-        f"a whole number from 0 to {LABEL_MAX}",
-        repr(cell[:40]),
-        "Labels are never rounded or trimmed: write the class number.",
-    )
-
-
-def path_fault(cell: str) -> _Fault:
-    """Why a cell is no image path, or None."""
-    if cell and not re.search(_CONTROL, cell):
-        return None
-    return (
-        BadPath,
-        "a path without control characters",
-        repr(cell[:40]) if cell else "an empty cell",
-        "Repair the path, or leave the column out.",
-    )
-
-
-def number_fault(cell: str) -> _Fault:
-    """Why a cell is no feature, or None.
-
-    Examples
-    --------
-    >>> number_fault("-1.5e3") is None
-    True
-    >>> number_fault("1_000")[0].code, number_fault("nan")[0].code, number_fault("1e39")[0].code
-    ('bad_number', 'not_finite', 'not_finite')
-    """
-    if _NOT_FINITE.fullmatch(cell):
-        came = repr(cell[:40])
-        return NotFinite, "a finite number", came, "Extract this image again, or remove it."
-    if not NUMBER.fullmatch(cell):
-        came = repr(cell[:40]) if cell else "an empty cell"
-        return BadNumber, "a number such as -1.5 or 2e-3", came, "Repair the cell."
-    if abs(float(cell)) >= FLOAT32_END:
-        came = repr(cell[:40])
-        return NotFinite, "a number that float32 holds (below 3.4e38)", came, "Repair the cell."
-    return None

@@ -22,23 +22,20 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
 
+from etl.cells import typed_labels, typed_paths, typed_vectors
 from etl.errors import (
-    BadLabel,
     BadNumber,
-    BadPath,
     DamagedArchive,
     DimensionMismatch,
     DiskFault,
     EmptyFile,
     HeaderMismatch,
     LoadRefused,
-    NotFinite,
     RowCount,
     SourceNotFound,
 )
 from etl.header import LABEL, PATH, Header, named_columns
-from etl.kernels import FLOAT32_END
-from etl.rows import LABEL_MAX, Rows, labels_are_sound, path_fault, paths_are_sound
+from etl.rows import Rows
 from etl.sources import LABELS_SUFFIX
 from etl.streams import FileAtRest
 
@@ -134,9 +131,9 @@ class FeatureTable:
                 first = self._n_done
                 yield Rows(
                     first,
-                    None if paths is None else _paths(self.file, paths, first),
-                    _labels(self.file, labels, first),
-                    _vectors(self.file, matrix, first, features),
+                    None if paths is None else typed_paths(self.file, paths, first),
+                    typed_labels(self.file, labels, first),
+                    typed_vectors(self.file, matrix, first, features),
                     lambda _row: None,
                 )
                 self._n_done = first + len(matrix)
@@ -370,53 +367,6 @@ def _label_table(file: Path) -> pa.Table:
             "a column label", ", ".join(table.column_names[:5]), "Rename it.", file=beside, line=1
         )
     return table
-
-
-def _paths(file: Path, paths: Any, first: int) -> pa.StringArray:
-    found = paths.combine_chunks() if isinstance(paths, pa.ChunkedArray) else pa.array(paths)
-    is_text = pa.types.is_string(found.type) or pa.types.is_large_string(found.type)
-    if is_text and found.null_count == 0 and paths_are_sound(found):
-        return found.cast(pa.string())
-    for i, path in enumerate(found.to_pylist()):
-        fault = path_fault(path if isinstance(path, str) else "")
-        if fault is not None:
-            kind, wanted, came, todo = fault
-            raise kind(wanted, f"{came} in row {first + i}", todo, file=file, column=PATH)
-    raise BadPath("paths as text", str(found.type), "Write them as strings.", file=file)
-
-
-def _labels(file: Path, labels: Any, first: int) -> np.ndarray:
-    found = labels.combine_chunks() if isinstance(labels, pa.ChunkedArray) else pa.array(labels)
-    todo = "Labels are never rounded or trimmed: write the class number."
-    wanted = f"a whole number from 0 to {LABEL_MAX}"
-    if pa.types.is_string(found.type) and found.null_count == 0 and labels_are_sound(found):
-        found = found.cast(pa.int64())
-    if not pa.types.is_integer(found.type):
-        raise BadLabel(wanted, f"{found[0]} of type {found.type}", todo, file=file, column=LABEL)
-    numbers = np.asarray(found.to_numpy(zero_copy_only=False))
-    wrong = np.flatnonzero(~((numbers >= 0) & (numbers <= LABEL_MAX)))  # a null is NaN here
-    if len(wrong):
-        came = f"{found[int(wrong[0])]} in row {first + int(wrong[0])}"
-        raise BadLabel(wanted, came, todo, file=file, column=LABEL)
-    return numbers.astype(np.int64)
-
-
-def _vectors(file: Path, matrix: np.ndarray, first: int, features: tuple[str, ...]) -> np.ndarray:
-    if matrix.dtype.kind not in "fiu":
-        raise BadNumber("numbers", f"an array of {matrix.dtype}", "Write floats.", file=file)
-    is_narrow = matrix.dtype.itemsize <= np.dtype(np.float32).itemsize
-    # False for NaN, and for the nulls of Parquet
-    is_sound = np.isfinite(matrix) if is_narrow else np.abs(matrix) < FLOAT32_END
-    if not is_sound.all():
-        row, j = (int(i[0]) for i in np.nonzero(~is_sound))
-        raise NotFinite(
-            "a finite number that float32 holds (below 3.4e38)",
-            f"{matrix[row, j]} in row {first + row}",
-            "Extract this image again, or remove it.",
-            file=file,
-            column=features[j],
-        )
-    return np.ascontiguousarray(matrix, np.float32)
 
 
 _OPEN: dict[str, Callable[[Path, BinaryIO], _Contents]] = {

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from etl.rows import label_fault, path_fault
+from etl.cells import label_fault, path_fault
 from etl.sources import CLASSES_SUFFIX, parse_name
 from service.errors import BadImages, ClassesDisagree
 
