@@ -5,6 +5,7 @@ The door is `load`. It knows files and SQL; it knows no classifier and no HTTP.
     sources   which file is which split of which backbone
     streams   the bytes of a file, whatever it is packed in
     header    which column is what
+    cells     what a cell may hold, and which one is at fault
     rows      text to typed rows, or a refusal that names the line
     parser    the rows that are written plainly, as fast as the machine can
     tables    Parquet and arrays to typed rows

@@ -182,6 +182,13 @@ def number_fault(cell: str) -> _Fault:
 
 
 def typed_paths(file: Path, paths: Any, first: int) -> pa.StringArray:
+    """Return paths of rows from number `first` on as text.
+
+    Raises
+    ------
+    BadPath
+        With the row's number, from 0.
+    """
     found = paths.combine_chunks() if isinstance(paths, pa.ChunkedArray) else pa.array(paths)
     is_text = pa.types.is_string(found.type) or pa.types.is_large_string(found.type)
     if is_text and found.null_count == 0 and paths_are_sound(found):
@@ -195,6 +202,13 @@ def typed_paths(file: Path, paths: Any, first: int) -> pa.StringArray:
 
 
 def typed_labels(file: Path, labels: Any, first: int) -> np.ndarray:
+    """Return labels of rows from number `first` on as int64.
+
+    Raises
+    ------
+    BadLabel
+        With the row's number, from 0.
+    """
     found = labels.combine_chunks() if isinstance(labels, pa.ChunkedArray) else pa.array(labels)
     todo = "Labels are never rounded or trimmed: write the class number."
     wanted = f"a whole number from 0 to {LABEL_MAX}"
@@ -213,6 +227,13 @@ def typed_labels(file: Path, labels: Any, first: int) -> np.ndarray:
 def typed_vectors(
     file: Path, matrix: np.ndarray, first: int, features: tuple[str, ...]
 ) -> np.ndarray:
+    """Return features [n, d] of rows from number `first` on as float32.
+
+    Raises
+    ------
+    BadNumber, NotFinite
+        With the row's number, from 0, and the column.
+    """
     if matrix.dtype.kind not in "fiu":
         raise BadNumber("numbers", f"an array of {matrix.dtype}", "Write floats.", file=file)
     is_narrow = matrix.dtype.itemsize <= np.dtype(np.float32).itemsize
