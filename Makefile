@@ -50,5 +50,6 @@ lint: $(VENV)/.dev-installed  ## ruff, mypy --strict, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-docs: $(VENV)/.dev-installed  ## regenerate sql/README.md from the comments in the database
+docs: $(VENV)/.dev-installed  ## regenerate sql/README.md and the marked blocks of README
 	$(BIN)/python -m tests.contract.sql_readme
+	$(BIN)/python -m tests.contract.readme_blocks

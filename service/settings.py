@@ -20,12 +20,17 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="forbid")
 
-    data: Path = Field(Path("data"), description="The data folder: database, models, jobs.")
-    host: str = Field("127.0.0.1", description="Address to listen on.")
-    port: int = Field(8000, ge=1, le=65535, description="Port to listen on.")
-    threads: int | None = Field(None, ge=1, description="Cores to use (default: all).")
+    data: Path = Field(Path("data"), description="the data folder: database, models, jobs")
+    host: str = Field(
+        "127.0.0.1",
+        description="address to listen on; there is no login, so leave it on this machine",
+    )
+    port: int = Field(8000, ge=1, le=65535, description="port to listen on")
+    threads: int | None = Field(
+        None, ge=1, description="cores to use; all of them where it is not set"
+    )
     images: Annotated[tuple[Path, ...], NoDecode] = Field(
-        (), description="Folders with the image files, separated as in PATH."
+        (), description="folders with the image files, separated as in `PATH`"
     )
 
     @field_validator("images", mode="before")

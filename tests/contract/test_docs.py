@@ -8,6 +8,7 @@ import pytest
 from models.heads import HEADS
 from service import charts, cli
 from service.settings import Settings
+from tests.contract.readme_blocks import readme
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -86,3 +87,7 @@ def test_decisions_are_numbered_without_a_gap():
     text = (ROOT / "DECISIONS.md").read_text(encoding="utf-8")
     numbers = [int(n) for n in re.findall(r"^## (\d+) ", text, re.MULTILINE)]
     assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_readme_is_what_make_docs_would_write():
+    assert readme() == README, "run make docs"
