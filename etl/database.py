@@ -23,7 +23,7 @@ from etl.sidecar import write_empty
 DATABASE = "gap.duckdb"
 RESULTS = "results"
 GROUP_ROWS = 8192  # rows that DuckDB stores as one
-MEMORY_LIMIT = "400MB"  # of DuckDB, beside what the loader itself holds
+MEMORY_LIMIT = "256MB"  # of DuckDB, beside what the loader itself holds
 THREADS_MAX = 4  # of DuckDB: each holds a row group, and the disk is no faster for more
 _LOCK = ".load.lock"
 _STAGING = ".staging-"
