@@ -134,8 +134,8 @@ class FeatureTable:
                 first = self._n_done
                 yield Rows(
                     first,
-                    None if paths is None else _paths(self.file, paths, first),
-                    _labels(self.file, labels, first),
+                    None if paths is None else paths_of(self.file, paths, first),
+                    labels_of(self.file, labels, first),
                     _vectors(self.file, matrix, first, features),
                     lambda _row: None,
                 )
@@ -372,7 +372,8 @@ def _label_table(file: Path) -> pa.Table:
     return table
 
 
-def _paths(file: Path, paths: Any, first: int) -> pa.StringArray:
+def paths_of(file: Path, paths: Any, first: int) -> pa.StringArray:
+    """Paths of the images in a column, or BadPath with the row, counted from `first`."""
     found = paths.combine_chunks() if isinstance(paths, pa.ChunkedArray) else pa.array(paths)
     is_text = pa.types.is_string(found.type) or pa.types.is_large_string(found.type)
     if is_text and found.null_count == 0 and paths_are_sound(found):
@@ -385,19 +386,20 @@ def _paths(file: Path, paths: Any, first: int) -> pa.StringArray:
     raise BadPath("paths as text", str(found.type), "Write them as strings.", file=file)
 
 
-def _labels(file: Path, labels: Any, first: int) -> np.ndarray:
+def labels_of(file: Path, labels: Any, first: int, column: str = LABEL) -> np.ndarray:
+    """Class numbers of a column, int64 [n], or BadLabel with the row, counted from `first`."""
     found = labels.combine_chunks() if isinstance(labels, pa.ChunkedArray) else pa.array(labels)
     todo = "Labels are never rounded or trimmed: write the class number."
     wanted = f"a whole number from 0 to {LABEL_MAX}"
     if pa.types.is_string(found.type) and found.null_count == 0 and labels_are_sound(found):
         found = found.cast(pa.int64())
     if not pa.types.is_integer(found.type):
-        raise BadLabel(wanted, f"{found[0]} of type {found.type}", todo, file=file, column=LABEL)
+        raise BadLabel(wanted, f"{found[0]} of type {found.type}", todo, file=file, column=column)
     numbers = np.asarray(found.to_numpy(zero_copy_only=False))
     wrong = np.flatnonzero(~((numbers >= 0) & (numbers <= LABEL_MAX)))  # a null is NaN here
     if len(wrong):
         came = f"{found[int(wrong[0])]} in row {first + int(wrong[0])}"
-        raise BadLabel(wanted, came, todo, file=file, column=LABEL)
+        raise BadLabel(wanted, came, todo, file=file, column=column)
     return numbers.astype(np.int64)
 
 
