@@ -38,7 +38,7 @@ from etl.errors import (
 )
 from etl.header import LABEL, PATH, Header, named_columns
 from etl.kernels import FLOAT32_END
-from etl.rows import LABEL_MAX, Rows, labels_are_sound, path_fault, paths_are_sound
+from etl.rows import LABEL_MAX, Rows, label_fault, labels_are_sound, path_fault, paths_are_sound
 from etl.sources import LABELS_SUFFIX
 from etl.streams import FileAtRest
 
@@ -391,7 +391,12 @@ def labels_of(file: Path, labels: Any, first: int, column: str = LABEL) -> np.nd
     found = labels.combine_chunks() if isinstance(labels, pa.ChunkedArray) else pa.array(labels)
     todo = "Labels are never rounded or trimmed: write the class number."
     wanted = f"a whole number from 0 to {LABEL_MAX}"
-    if pa.types.is_string(found.type) and found.null_count == 0 and labels_are_sound(found):
+    if pa.types.is_string(found.type):
+        if found.null_count or not labels_are_sound(found):
+            cells = [cell or "" for cell in found.to_pylist()]
+            row = next(i for i, cell in enumerate(cells) if label_fault(cell) is not None)
+            came = f"{cells[row][:40]!r} in row {first + row}"
+            raise BadLabel(wanted, came, todo, file=file, column=column)
         found = found.cast(pa.int64())
     if not pa.types.is_integer(found.type):
         raise BadLabel(wanted, f"{found[0]} of type {found.type}", todo, file=file, column=column)
