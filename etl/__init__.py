@@ -1,6 +1,7 @@
 """Files into the database: everything ugly about input ends here.
 
-The door is `load`. It knows files and SQL; it knows no classifier and no HTTP.
+The doors are `load`, and `add_images` for images without features. It knows files and SQL; it knows
+no classifier and no HTTP.
 
     sources   which file is which split of which backbone
     streams   the bytes of a file, whatever it is packed in
@@ -15,10 +16,14 @@ The door is `load`. It knows files and SQL; it knows no classifier and no HTTP.
     kernels   the compiled loops under parser, identity and moments
     part      one file into the tables
     database  a fresh file, checked, then put in place of the old one
+    present   what the present database holds, and what of it goes over into the next
+    finishing splits, classes, views and checks, once every row is in
     loader    the order of events
 
 Beside the database, in any order after a load:
 
+    predictions       what models trained elsewhere say of images, from files
+    adding            images that come with predictions, without features
     matching          which image a path means, whatever folders stand around it
     images            the file of each image, under the configured roots
     covariates        a file of annotations to typed columns
@@ -28,8 +33,17 @@ Beside the database, in any order after a load:
     sidecar           the Parquet files that the views read
 """
 
+from etl.adding import NamedImages, PlacedImages, add_images
 from etl.errors import LoadRefused
 from etl.loader import LoadReport, load
 from etl.part import PartReport
 
-__all__ = ["LoadRefused", "LoadReport", "PartReport", "load"]
+__all__ = [
+    "LoadRefused",
+    "LoadReport",
+    "NamedImages",
+    "PartReport",
+    "PlacedImages",
+    "add_images",
+    "load",
+]

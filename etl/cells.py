@@ -181,14 +181,8 @@ def number_fault(cell: str) -> _Fault:
     return None
 
 
-def typed_paths(file: Path, paths: Any, first: int) -> pa.StringArray:
-    """Return paths of rows from number `first` on as text.
-
-    Raises
-    ------
-    BadPath
-        With the row's number, from 0.
-    """
+def paths_of(file: Path, paths: Any, first: int) -> pa.StringArray:
+    """Return paths of the images in a column, or BadPath with the row, counted from `first`."""
     found = paths.combine_chunks() if isinstance(paths, pa.ChunkedArray) else pa.array(paths)
     is_text = pa.types.is_string(found.type) or pa.types.is_large_string(found.type)
     if is_text and found.null_count == 0 and paths_are_sound(found):
@@ -201,32 +195,29 @@ def typed_paths(file: Path, paths: Any, first: int) -> pa.StringArray:
     raise BadPath("paths as text", str(found.type), "Write them as strings.", file=file)
 
 
-def typed_labels(file: Path, labels: Any, first: int) -> np.ndarray:
-    """Return labels of rows from number `first` on as int64.
-
-    Raises
-    ------
-    BadLabel
-        With the row's number, from 0.
-    """
+def labels_of(file: Path, labels: Any, first: int, column: str = LABEL) -> np.ndarray:
+    """Return class numbers of a column, int64 [n], or BadLabel with the row, from `first` on."""
     found = labels.combine_chunks() if isinstance(labels, pa.ChunkedArray) else pa.array(labels)
     todo = "Labels are never rounded or trimmed: write the class number."
     wanted = f"a whole number from 0 to {LABEL_MAX}"
-    if pa.types.is_string(found.type) and found.null_count == 0 and labels_are_sound(found):
+    if pa.types.is_string(found.type):
+        if found.null_count or not labels_are_sound(found):
+            cells = [cell or "" for cell in found.to_pylist()]
+            row = next(i for i, cell in enumerate(cells) if label_fault(cell) is not None)
+            came = f"{cells[row][:40]!r} in row {first + row}"
+            raise BadLabel(wanted, came, todo, file=file, column=column)
         found = found.cast(pa.int64())
     if not pa.types.is_integer(found.type):
-        raise BadLabel(wanted, f"{found[0]} of type {found.type}", todo, file=file, column=LABEL)
+        raise BadLabel(wanted, f"{found[0]} of type {found.type}", todo, file=file, column=column)
     numbers = np.asarray(found.to_numpy(zero_copy_only=False))
     wrong = np.flatnonzero(~((numbers >= 0) & (numbers <= LABEL_MAX)))  # a null is NaN here
     if len(wrong):
         came = f"{found[int(wrong[0])]} in row {first + int(wrong[0])}"
-        raise BadLabel(wanted, came, todo, file=file, column=LABEL)
+        raise BadLabel(wanted, came, todo, file=file, column=column)
     return numbers.astype(np.int64)
 
 
-def typed_vectors(
-    file: Path, matrix: np.ndarray, first: int, features: tuple[str, ...]
-) -> np.ndarray:
+def vectors_of(file: Path, matrix: np.ndarray, first: int, features: tuple[str, ...]) -> np.ndarray:
     """Return features [n, d] of rows from number `first` on as float32.
 
     Raises

@@ -138,16 +138,18 @@ def in_words(report: LoadReport) -> str:
             f"{'classes':>7} {'seconds':>8} {'MB/s':>6}"
         )
     lines += [
-        f"{part.split:10} {role_of(part.split):5} {part.backbone[:32]:32} {part.n_images:9,} "
-        f"{part.n_rejected:8,} {part.n_features:8,} {part.n_classes:7,} {part.seconds_s:8.2f} "
-        f"{part.mb_per_s:6.0f}"
+        f"{part.split:10} {role_of(part.split):5} {(part.backbone or '')[:32]:32} "
+        f"{part.n_images:9,} {part.n_rejected:8,} {part.n_features:8,} {part.n_classes:7,} "
+        f"{part.seconds_s:8.2f} {part.mb_per_s:6.0f}"
         for part in report.loaded
     ]
     for part in report.loaded:
         lines += [f"note: {part.split} {part.backbone}: {note}" for note in part.notes]
     lines += [f"note: {note}" for note in report.notes]
     if report.kept:
-        kept = ", ".join(f"{split} {backbone}" for split, backbone in report.kept)
+        kept = ", ".join(
+            f"{split} {backbone or '(without features)'}" for split, backbone in report.kept
+        )
         lines.append(f"loaded before and kept (--replace would forget them): {kept}")
     for backbone, (reference, target) in report.ends.items():
         lines.append(

@@ -70,13 +70,8 @@ def read_covariates(file: Path) -> Covariates:
     NoCovariate, CovariateKind
         Nothing beside split and path; a column that is neither numbers nor texts.
     """
-    content = _bytes_of(file)
-    is_parquet = content[:4] == b"PAR1"
-    if not is_parquet and file.suffix.lower() in (".parquet", ".pq"):
-        raise NotCsv("a Parquet file", "other first bytes", "Write it again.", file=file)
-    table = _parquet(content, file) if is_parquet else _csv(content, file)
-    _check_unique(table.column_names, file)
-    names = [name for name in table.column_names if name not in _INDEX_NAMES]
+    table, is_parquet = read_table(file)
+    names = table.column_names
     _check_names(names, file)
     if table.num_rows == 0:
         raise EmptyFile("rows after the header", "none", "Export it again.", file=file)
@@ -94,6 +89,25 @@ def read_covariates(file: Path) -> Covariates:
         else pa.nulls(table.num_rows, pa.string())
     )
     return Covariates(splits, paths, columns, n_not_finite)
+
+
+def read_table(file: Path) -> tuple[pa.Table, bool]:
+    """Columns of a table as they stand, pandas' index left out, and whether it is Parquet.
+
+    In a CSV all cells are strings.
+
+    Raises
+    ------
+    SourceNotFound, EmptyFile, NotCsv, Encoding, RaggedRow, HeaderMismatch
+    """
+    content = _bytes_of(file)
+    is_parquet = content[:4] == b"PAR1"
+    if not is_parquet and file.suffix.lower() in (".parquet", ".pq"):
+        raise NotCsv("a Parquet file", "other first bytes", "Write it again.", file=file)
+    table = _parquet(content, file) if is_parquet else _csv(content, file)
+    _check_unique(table.column_names, file)
+    names = [name for name in table.column_names if name not in _INDEX_NAMES]
+    return table.select(names), is_parquet
 
 
 def _bytes_of(file: Path) -> bytes:

@@ -40,9 +40,9 @@ PREDICTION_SCHEMA = pa.schema(
         pa.field("path", pa.string(), nullable=False),
         pa.field("class_id", pa.int32(), nullable=False),
         pa.field("predicted_class_id", pa.int32(), nullable=False),
-        pa.field("confidence", pa.float64(), nullable=False),
+        pa.field("confidence", pa.float64()),
         pa.field("is_correct", pa.bool_(), nullable=False),
-        pa.field("is_in_top5", pa.bool_(), nullable=False),
+        pa.field("is_in_top5", pa.bool_()),
         pa.field("nll", pa.float64()),
     ]
 )

@@ -22,6 +22,8 @@ LoadRefused
 ├── LabelConflict       one image with two labels
 ├── Leak                one path in train and in a test split
 ├── PathsFrom           --paths-from names a backbone whose rows do not match
+├── BadConfidence       a confidence that is no number from 0 to 1
+├── PredictionConflict  one image with two predictions of one model
 ├── Busy                another load is writing this data folder
 ├── DiskFull            no space left on the device
 ├── DiskFault           the disk, or the file on it, cannot be read or written
@@ -210,6 +212,18 @@ class PathsFrom(LoadRefused):
     """`--paths-from` names a backbone whose rows do not match row by row."""
 
     code = "paths_from"
+
+
+class BadConfidence(LoadRefused):
+    """A confidence that is no number from 0 to 1."""
+
+    code = "bad_confidence"
+
+
+class PredictionConflict(LoadRefused):
+    """One image with two predictions of one model, or one class twice among its five."""
+
+    code = "prediction_conflict"
 
 
 class Busy(LoadRefused):

@@ -29,7 +29,7 @@ class PartReport:
     """What one file held, and how its loading went; a row of the table `load_report`."""
 
     split: str
-    backbone: str
+    backbone: str | None  # None: images that came with predictions alone, without features
     file: str
     sha256: str
     size_bytes: int
@@ -145,9 +145,14 @@ def load_part(
         options=options,
         loaded_at=datetime.now(UTC).replace(tzinfo=None),
     )
+    write_report(con, report)
+    return report
+
+
+def write_report(con: duckdb.DuckDBPyConnection, report: PartReport) -> None:
+    """Append a part's report to the table `load_report`."""
     marks = ", ".join("?" for _ in PartReport.__dataclass_fields__)
     con.execute(f"insert into load_report values ({marks})", list(vars(report).values()))
-    return report
 
 
 def _in_groups(parts: Iterator[_Vectors], n: int) -> Iterator[_Vectors]:

@@ -65,6 +65,11 @@ def role_of(split: str) -> str:
     return "train" if split == "train" else "test"
 
 
+def is_like_train(split: str) -> bool:
+    """Whether a split is train, or called so that it may be meant."""
+    return re.fullmatch(r"train(ing|set|_set)?", split, re.IGNORECASE) is not None
+
+
 def check_split(split: str, file: Path) -> str:
     """Return the split, unless it only looks like train: its rows would silently become a test set.
 
@@ -72,7 +77,7 @@ def check_split(split: str, file: Path) -> str:
     ------
     SourceName
     """
-    if split != "train" and re.fullmatch(r"train(ing|set|_set)?", split, re.IGNORECASE):
+    if split != "train" and is_like_train(split):
         raise SourceName(
             "the split of the rows that may teach a head to be called train",
             f"{split!r}, which would be a test set",
@@ -313,3 +318,23 @@ def _of_option(option: str) -> list[Source]:
             file=file,
         )
     return [Source(split, backbone, file, inside[0].member)]
+
+
+def choose_reference(splits: list[str], asked: str | None, before: str | None) -> str | None:
+    """Test set 1 of some splits: the one asked for, else the one before, else the default.
+
+    Raises
+    ------
+    SourceName
+        No test split has the name that was asked for.
+    """
+    tests = [split for split in splits if role_of(split) == "test"]
+    if asked is not None and asked not in tests:
+        raise SourceName(
+            f"a test split as --reference (here: {', '.join(tests) or 'none'})",
+            asked,
+            "Name one of them.",
+        )
+    if asked is not None:
+        return asked
+    return before if before in tests else default_reference(tests)

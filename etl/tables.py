@@ -22,7 +22,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
 
-from etl.cells import typed_labels, typed_paths, typed_vectors
+from etl.cells import labels_of, paths_of, vectors_of
 from etl.errors import (
     BadNumber,
     DamagedArchive,
@@ -131,9 +131,9 @@ class FeatureTable:
                 first = self._n_done
                 yield Rows(
                     first,
-                    None if paths is None else typed_paths(self.file, paths, first),
-                    typed_labels(self.file, labels, first),
-                    typed_vectors(self.file, matrix, first, features),
+                    None if paths is None else paths_of(self.file, paths, first),
+                    labels_of(self.file, labels, first),
+                    vectors_of(self.file, matrix, first, features),
                     lambda _row: None,
                 )
                 self._n_done = first + len(matrix)

@@ -3,6 +3,9 @@
 app        the one place where the parts are put together: `create_app`
 api        routes; each parses, calls one function of analysis, answers
 analysis   the use cases: train, evaluate, gap, predict
+importing  predictions of models that were trained elsewhere
+import_command  the same on the command line
+evaluations  what a model said and is worth, as it is stored
 database   reads gap.duckdb, read-only
 annotations  what else is known about the images, on the command line
 results    reads and writes trained models and their predictions

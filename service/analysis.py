@@ -2,7 +2,6 @@
 
 import dataclasses
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import RLock
@@ -10,16 +9,17 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from models import heads
 from models.errors import WrongShape
 from models.gap import TestSet, report
 from models.gap.difference import newcombe
-from models.gap.scores import Scores, scores
-from models.heads import LinearHead, Predictions
-from service.database import Database
+from models.gap.scores import scores
+from models.heads import LinearHead
+from service.database import Database, place_of
 from service.errors import DataChanged, ModelExists, NotATest, TestWasTrained
+from service.evaluations import SEED, prediction_table, records_of, scores_out
+from service.importing import refuse_changed_images, splits_imported, stored_answers
 from service.results import Results
 from service.schemas import (
     EstimateOut,
@@ -27,14 +27,11 @@ from service.schemas import (
     GapOut,
     GapScoreOut,
     PredictOut,
-    ScoresOut,
     gap_out,
 )
+from service.terminal import Progress
 
-SEED = 0  # of bootstraps and permutations, so that the same question has the same answer
 _ANSWERS_KEPT = 32
-METRICS = ("top1", "top5", "nll", "ece")
-Progress = Callable[[float, str], None]
 
 
 class Analysis:
@@ -139,15 +136,15 @@ class Analysis:
         NotFound, NotATest, DataChanged
         """
         card = self._card(model)
-        backbone = card["backbone"]
-        tests = self.database.test_splits(backbone)
+        backbone, among = card["backbone"], splits_imported(card)
+        tests = self.database.test_splits(backbone, among)
         for split in splits or []:
-            self.database.check_test_split(backbone, split)
+            self.database.check_test_split(backbone, split, among)
         if not tests:
             raise NotATest(f"wanted a test split of {backbone!r}, found none. Load one.")
-        records = self._scored(model, backbone, tests, progress)
+        records = self._scored(card, tests, progress)
         wanted = list(dict.fromkeys(splits)) if splits else tests
-        found = {split: _scores_out(records, split) for split in wanted}
+        found = {split: scores_out(records, split) for split in wanted}
         gap = None
         if len(wanted) >= 2:
             reference, target = [split for split in tests if split in wanted][:2]
@@ -176,7 +173,7 @@ class Analysis:
         NotFound, NotATest, DataChanged
         """
         card = self._card(model)
-        ends = self.database.gap_ends(card["backbone"], reference, target)
+        ends = self.database.gap_ends(card["backbone"], reference, target, splits_imported(card))
         key = (model, card["created_at"], *ends, self.database.version)
         with self._lock:
             if key not in self._answers:
@@ -191,7 +188,7 @@ class Analysis:
 
         Raises
         ------
-        NotFound, models.errors.WrongShape
+        NotFound, ImportedModel, models.errors.WrongShape
         """
         head = self.results.head(model)
         widths = {len(row) for row in features}
@@ -219,9 +216,13 @@ class Analysis:
         return self.results.card(model)
 
     def _scored(
-        self, model: str, backbone: str, tests: list[str], progress: Progress
+        self, card: dict[str, Any], tests: list[str], progress: Progress
     ) -> list[dict[str, Any]]:
         """Return the records of the evaluation, made anew where the data are not those scored."""
+        model, backbone = card["model"], card["backbone"]
+        if backbone is None:
+            refuse_changed_images(self.database, self.results, model, tests)
+            return self.results.evaluation(model)
         with self._lock:
             digests = self.database.digests(backbone)
             records = self.results.evaluation(model)
@@ -236,8 +237,19 @@ class Analysis:
                 self._refuse_trained(model, split, digests[split], rows.paths)
                 predictions = head.predict(rows.features, rows.labels)
                 found = scores(predictions, n_classes=len(head.class_ids), seed=SEED)
-                records += _records(model, split, digests[split], found)
-                parts.append(_prediction_table(model, split, rows.paths, rows.labels, predictions))
+                records += records_of(model, split, digests[split], found)
+                parts.append(
+                    prediction_table(
+                        model,
+                        split,
+                        rows.paths,
+                        rows.labels,
+                        predictions.predicted,
+                        confidence=predictions.confidence,
+                        in_top5=predictions.in_top5,
+                        nll=predictions.nll,
+                    )
+                )
             self.results.save_evaluation(model, records, pa.concat_tables(parts))
             return records
 
@@ -270,9 +282,24 @@ class Analysis:
         self, card: dict[str, Any], reference: str, target: str, progress: Progress
     ) -> GapOut:
         model, backbone = card["model"], card["backbone"]
-        records = self._scored(
-            model, backbone, self.database.test_splits(backbone), _part_of(progress, 0.0, 0.3)
-        )
+        tests = self.database.test_splits(backbone, splits_imported(card))
+        records = self._scored(card, tests, _part_of(progress, 0.0, 0.3))
+        accuracy = {split: scores_out(records, split).top1 for split in (reference, target)}
+        if backbone is None:
+            return gap_out(
+                report(
+                    stored_answers(self.results, model, reference),
+                    stored_answers(self.results, model, target),
+                    seed=SEED,
+                    progress=_part_of(progress, 0.3, 1.0),
+                ),
+                model=model,
+                backbone=None,
+                reference=reference,
+                target=target,
+                accuracy=accuracy,
+                class_names=self.database.class_names(),
+            )
         progress(0.3, "reading the features")
         head = self._matching_head(model, backbone)
         sets = [self._test_set(model, backbone, split) for split in (reference, target)]
@@ -297,7 +324,7 @@ class Analysis:
             backbone=backbone,
             reference=reference,
             target=target,
-            accuracy={s: _scores_out(records, s).top1 for s in (reference, target)},
+            accuracy=accuracy,
             class_names=self.database.class_names(),
             feature_names=self.database.feature_names(backbone),
             class_shift=shift,
@@ -309,10 +336,7 @@ class Analysis:
     def _test_set(self, model: str, backbone: str, split: str) -> TestSet:
         rows = self.database.test_rows(backbone, split)
         stored = self.results.predictions(model, split)
-        # by path: a later load may have numbered the images anew
-        place = pc.index_in(
-            pa.array(rows.paths, pa.string()), stored.column("path").combine_chunks()
-        )
+        place = place_of(pa.array(rows.paths, pa.string()), stored["path"])
         correct = stored.column("is_correct").to_numpy()[place.to_numpy()]
         return TestSet(rows.labels, correct, rows.features)
 
@@ -324,48 +348,3 @@ def _part_of(progress: Progress, start: float, stop: float) -> Progress:
         progress(start + share * (stop - start), message)
 
     return report_part
-
-
-def _records(model: str, split: str, sha256: str, found: Scores) -> list[dict[str, Any]]:
-    return [
-        {
-            "model": model,
-            "split": split,
-            "metric": metric,
-            **EstimateOut.of(getattr(found, metric)).model_dump(exclude={"n"}),
-            "n": found.n,
-            "data_sha256": sha256,
-        }
-        for metric in METRICS
-    ]
-
-
-def _scores_out(records: list[dict[str, Any]], split: str) -> ScoresOut:
-    mine = {record["metric"]: record for record in records if record["split"] == split}
-    estimates = {
-        metric: EstimateOut(
-            **{name: mine[metric][name] for name in EstimateOut.model_fields if name != "n"},
-            n={split: mine[metric]["n"]},
-        )
-        for metric in METRICS
-    }
-    return ScoresOut(n=mine["top1"]["n"], **estimates)
-
-
-def _prediction_table(
-    model: str, split: str, paths: list[str], labels: np.ndarray, predictions: Predictions
-) -> pa.Table:
-    n = len(paths)
-    return pa.table(
-        {
-            "model": pa.array([model] * n, pa.string()),
-            "split": pa.array([split] * n, pa.string()),
-            "path": pa.array(paths, pa.string()),
-            "class_id": pa.array(labels, pa.int32()),
-            "predicted_class_id": pa.array(predictions.predicted, pa.int32()),
-            "confidence": predictions.confidence,
-            "is_correct": predictions.correct,
-            "is_in_top5": predictions.in_top5,
-            "nll": pa.array(predictions.nll, pa.float64(), from_pandas=True),
-        }
-    )

@@ -104,7 +104,7 @@ def annotations(request: Request) -> list[AnnotationOut]:
 
 @router.get("/models", tags=["models"])
 def models(request: Request) -> list[ModelOut]:
-    """List the cards of all trained models, oldest first."""
+    """List the cards of all models, oldest first."""
     return [ModelOut(**card) for card in _analysis(request).results.models()]
 
 
@@ -130,7 +130,9 @@ def gap(
 ) -> GapOut:
     """Explain why a model scores lower on the target than on the reference."""
     answer = _analysis(request).gap(model, reference, target)
-    return answer if top is None else answer.model_copy(update={"features": answer.features[:top]})
+    if top is None or answer.features is None:
+        return answer
+    return answer.model_copy(update={"features": answer.features[:top]})
 
 
 @router.get("/gap/{model}/chart/{name}", tags=["analysis"])

@@ -12,7 +12,7 @@ from typing import Any
 import altair as alt
 import vl_convert
 
-from service.errors import NotFound
+from service.errors import NoFeatures, NotFound
 from service.schemas import GapOut
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#7f7f7f"
@@ -119,7 +119,7 @@ def features_chart(answer: GapOut) -> alt.LayerChart:
             "p_value": f.p_value,
             "head_weight": f.head_weight,
         }
-        for f in answer.features
+        for f in answer.features or []
     ]
     clear = alt.expr.isValid(alt.datum.p_value) & (alt.datum.p_value < 0.05)
     points = (
@@ -149,7 +149,8 @@ def features_chart(answer: GapOut) -> alt.LayerChart:
 
 def class_shift_chart(answer: GapOut) -> alt.LayerChart:
     """How far the features of each class moved, against what chance alone gives."""
-    rows = [shift.model_dump() for shift in answer.class_shift[:_CLASSES_MAX]]
+    shifts = answer.class_shift or []
+    rows = [shift.model_dump() for shift in shifts[:_CLASSES_MAX]]
     base = alt.Chart(alt.InlineData(values=rows)).encode(
         y=alt.Y("class_name:N", title=None, sort=[str(row["class_name"]) for row in rows]),
         tooltip=[
@@ -167,7 +168,7 @@ def class_shift_chart(answer: GapOut) -> alt.LayerChart:
     chance = base.mark_tick(color=ORANGE, thickness=3, size=16).encode(x="rms_by_chance:Q")
     return _titled(
         bar + chance,
-        f"Features of {_first_of(len(rows), len(answer.class_shift))}classes: how far they moved; "
+        f"Features of {_first_of(len(rows), len(shifts))}classes: how far they moved; "
         "tick = what chance alone shows on average; largest ratio first",
         height=alt.Step(18),
     )
@@ -181,15 +182,28 @@ CHARTS: dict[str, Callable[[GapOut], alt.LayerChart]] = {
 }
 
 
+_OF_FEATURES = ("features", "class_shift")
+
+
+def drawable(answer: GapOut) -> list[str]:
+    """Names of the charts for which an answer has the numbers."""
+    return [name for name in CHARTS if answer.features is not None or name not in _OF_FEATURES]
+
+
 def spec(answer: GapOut, name: str) -> dict[str, Any]:
     """Vega-Lite spec of a chart by name.
 
     Raises
     ------
-    NotFound
+    NotFound, NoFeatures
     """
     if name not in CHARTS:
         raise NotFound(f"wanted a chart ({', '.join(CHARTS)}), got {name!r}.")
+    if name not in drawable(answer):
+        raise NoFeatures(
+            f"wanted a chart of the features of {answer.model!r}, but {answer.features_reason}. "
+            f"Its charts: {', '.join(drawable(answer))}."
+        )
     made: dict[str, Any] = CHARTS[name](answer).to_dict()
     return made
 

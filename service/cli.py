@@ -16,6 +16,7 @@ from etl.database import DATABASE, text
 from models.errors import ModelError
 from models.heads import HEADS
 from service import annotations
+from service import import_command as importing
 from service.analysis import Analysis
 from service.database import Database
 from service.demo import run_demo
@@ -92,6 +93,12 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--params", type=_json, default={}, metavar="JSON", help='{"C": 0.1}')
     train.add_argument("--seed", type=int, default=0)
     train.set_defaults(command=_train)
+
+    imported = verbs.add_parser(
+        "import-predictions", help="predictions of models that were trained elsewhere"
+    )
+    importing.add_arguments(imported)
+    imported.set_defaults(command=importing.run)
 
     evaluate = verbs.add_parser("evaluate", help="scores of a model on the test splits")
     evaluate.add_argument("model")
@@ -208,6 +215,8 @@ def _gap(arguments: argparse.Namespace, settings: Settings) -> None:
     for c in [c for c in answer.classes if c.raw is not None][:10]:
         raw, above = f"{c.raw:8.1%}", f"{c.p_exceeds:19.2f}"
         print(f"{c.class_name[:20]:20} {_percent(c.shrunken):>28} {raw} {above}")
+    if answer.features is None:
+        return None
     print(f"\n{'feature':20} {'shift within classes':>28} {'adjusted p':>11} {'head weight':>12}")
     for f in answer.features[:10]:
         shift = f.mean_difference_within_classes

@@ -1,6 +1,6 @@
 """Reads gap.duckdb: always read-only, always the newest, one connection a use."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,6 +8,8 @@ from typing import Any
 
 import duckdb
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from etl.annotations import cards, check_shape
 from etl.database import DATABASE, attach, quoted
@@ -34,6 +36,14 @@ class TestRows:
     paths: list[str]
     labels: np.ndarray
     features: np.ndarray
+
+
+def place_of(paths: pa.Array, among: pa.ChunkedArray) -> pa.Array:
+    """Row of `among` that holds each path, null where none does.
+
+    By path, since a later load may have numbered the images anew.
+    """
+    return pc.index_in(paths, among.combine_chunks())
 
 
 class Database:
@@ -113,66 +123,93 @@ class Database:
             for card in cards(self._data)
         ]
 
-    def splits_of(self, backbone: str) -> list[dict[str, Any]]:
+    def splits_of(self, backbone: str | None, among: Collection[str] = ()) -> list[dict[str, Any]]:
         """Return the splits that have features of a backbone.
+
+        Parameters
+        ----------
+        backbone
+            None: of an imported model, which reads no features.
+        among
+            Its splits, of which those with images in the database are returned.
 
         Raises
         ------
         NotFound
         """
+        if backbone is None:
+            there = self.rows("select split, role, is_reference from split order by load_order")
+            return [row for row in there if row["split"] in among]
         found = [row for row in self.splits() if row["backbone"] == backbone]
         if not found:
-            known = sorted({row["backbone"] for row in self.splits()})
+            known = sorted({row["backbone"] for row in self.splits() if row["backbone"]})
             raise NotFound(
                 f"wanted a loaded backbone ({', '.join(known) or 'none yet'}), got {backbone!r}."
             )
         return found
 
-    def test_splits(self, backbone: str) -> list[str]:
+    def test_splits(self, backbone: str | None, among: Collection[str] = ()) -> list[str]:
         """Return the test splits of a backbone, its default reference first.
+
+        `backbone` and `among` as in `splits_of`.
 
         Raises
         ------
         NotFound
         """
-        tests = [row for row in self.splits_of(backbone) if row["role"] == "test"]
+        tests = [row for row in self.splits_of(backbone, among) if row["role"] == "test"]
         names = [row["split"] for row in tests]
         marked = next((row["split"] for row in tests if row["is_reference"]), None)
         first, _ = gap_ends(names, marked)
         return sorted(names, key=lambda name: name != first)
 
-    def gap_ends(self, backbone: str, reference: str | None, target: str | None) -> tuple[str, str]:
+    def gap_ends(
+        self,
+        backbone: str | None,
+        reference: str | None,
+        target: str | None,
+        among: Collection[str] = (),
+    ) -> tuple[str, str]:
         """Return reference and target of a gap: as asked for, else the defaults of the load.
+
+        `backbone` and `among` as in `splits_of`.
 
         Raises
         ------
         NotATest, NotFound
             An end is no test split of the backbone, both are one, or there is only one.
         """
-        names = self.test_splits(backbone)
+        names = self.test_splits(backbone, among)
         for name in (reference, target):
             if name is not None:
-                self.check_test_split(backbone, name)
+                self.check_test_split(backbone, name, among)
         reference = reference or next(iter(names), None)
         target = target or next((name for name in names if name != reference), None)
         if reference is None or target is None or reference == target:
             raise NotATest(
-                f"wanted two different test splits of {backbone!r} "
+                f"wanted two different test splits of {_whose(backbone)} "
                 f"(loaded: {', '.join(names) or 'none'}), got reference {reference!r} and "
                 f"target {target!r}. Name both."
             )
         return reference, target
 
-    def check_test_split(self, backbone: str, split: str) -> None:
+    def check_test_split(
+        self, backbone: str | None, split: str, among: Collection[str] = ()
+    ) -> None:
         """Refuse a split that is not a test split of the backbone.
+
+        `backbone` and `among` as in `splits_of`.
 
         Raises
         ------
         NotFound, NotATest
         """
-        roles = {row["split"]: row["role"] for row in self.splits_of(backbone)}
+        roles = {row["split"]: row["role"] for row in self.splits_of(backbone, among)}
         if split not in roles:
-            raise NotFound(f"wanted a split of {backbone!r} ({', '.join(roles)}), got {split!r}.")
+            raise NotFound(
+                f"wanted a split of {_whose(backbone)} ({', '.join(roles) or 'none'}), "
+                f"got {split!r}."
+            )
         if roles[split] != "test":
             raise NotATest(
                 f"wanted a test split, got {split!r} of role {roles[split]}: what a head is worth "
@@ -183,6 +220,13 @@ class Database:
         """Return the sha256 of the file behind each split of a backbone."""
         found = self.rows("select split, sha256 from load_report where backbone = ?", [backbone])
         return {row["split"]: row["sha256"] for row in found}
+
+    def images(self, split: str) -> pa.Table:
+        """Return path and class_id of the images of a split."""
+        with self.connect() as con:
+            return con.execute(
+                "select path, class_id from image where split = ?", [split]
+            ).to_arrow_table()
 
     def class_names(self) -> dict[int, str]:
         """Return the name of each class."""
@@ -263,3 +307,7 @@ class Database:
         columns = {name: np.ma.getdata(values) for name, values in meta.items()}
         columns["class_id"] = columns["class_id"].astype(np.int64)
         return columns, features
+
+
+def _whose(backbone: str | None) -> str:
+    return "the imported predictions" if backbone is None else repr(backbone)

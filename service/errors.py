@@ -88,6 +88,18 @@ class TestWasTrained(ServiceError):
     __test__ = False  # not a test class, whatever its name begins with
 
 
+class ImportedModel(ServiceError):
+    """A model of which only the predictions are here, where its head is wanted."""
+
+    code = "imported_model"
+
+
+class NoFeatures(ServiceError):
+    """A chart of features of a model that has none here."""
+
+    code = "no_features"
+
+
 class BadName(ServiceError):
     """A model name with characters that a folder or an address should not have."""
 
@@ -148,6 +160,8 @@ STATUS: dict[type[Exception], int] = {
     ModelExists: 409,
     DataChanged: 409,
     TestWasTrained: 409,
+    ImportedModel: 409,
+    NoFeatures: 409,
     BadName: 422,
     NotATest: 422,
     JobDone: 409,

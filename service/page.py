@@ -42,7 +42,7 @@ def first_page(analysis: Analysis, jobs: list[Job], model: str | None) -> str:
         chosen=chosen,
         answer=answer,
         refusal=refusal,
-        charts=list(charts.CHARTS),
+        charts=charts.drawable(answer) if answer is not None else [],
         jobs=jobs[:_JOBS_SHOWN],
         open_states=OPEN,
     )

@@ -6,6 +6,7 @@
     results/<model>/predictions.parquet   one row per test image, once it is evaluated
     results/<model>/evaluation.json       one record per test split and metric
 
+An imported model, trained elsewhere, has neither head nor train rows: only predictions are here.
 A folder appears whole or not at all; no pickle is written or read.
 """
 
@@ -14,7 +15,8 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +28,9 @@ from safetensors.numpy import load_file, save_file
 
 from etl.database import PREDICTION_SCHEMA, RESULTS
 from models.heads import LinearHead
-from service.errors import BadName, DataChanged, ModelExists, NotFound
+from service.errors import BadName, DataChanged, ImportedModel, ModelExists, NotFound
 
+IMPORTED = "imported"  # what the card of such a model has as its head
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 _NEW = ".new-"
 _TENSORS = {"mean": 1, "scale": 1, "weight": 2, "bias": 1, "class_ids": 1}
@@ -58,6 +61,10 @@ class Results:
         """Whether a model of this name is stored."""
         return re.match(NAME, model) is not None and (self._folder / model / "model.json").is_file()
 
+    def is_imported(self, model: str) -> bool:
+        """Whether the model of this name, if there is one, was trained elsewhere."""
+        return self.has(model) and self.card(model)["head"] == IMPORTED
+
     def card(self, model: str) -> dict[str, Any]:
         """Return the card of one model.
 
@@ -75,7 +82,14 @@ class Results:
         NotFound
         DataChanged
             The file does not hold a head: it was changed by another hand.
+        ImportedModel
+            It was trained elsewhere: only its predictions are here.
         """
+        if self.is_imported(model):
+            raise ImportedModel(
+                f"wanted a model that was trained here, got {model!r}, of which only the "
+                "predictions were imported. Ask it where it was trained."
+            )
         tensors = load_file(self._file(model, "head.safetensors"))
         shapes = {name: tensor.ndim for name, tensor in tensors.items()}
         if shapes != _TENSORS or not all(np.isfinite(t).all() for t in tensors.values()):
@@ -116,10 +130,7 @@ class Results:
         ------
         ModelExists, BadName
         """
-        self.check_name(card["model"])
-        fresh = self._data / f"{_NEW}{uuid.uuid4().hex}"
-        fresh.mkdir(parents=True)
-        try:
+        with self._new_folder(card) as fresh:
             save_file(
                 {name: np.ascontiguousarray(getattr(head, name)) for name in _TENSORS},
                 fresh / "head.safetensors",
@@ -127,16 +138,54 @@ class Results:
             pq.write_table(
                 pa.table({"path_hash": _hashes(train_paths)}), fresh / "train_rows.parquet"
             )
+
+    def save_imported(
+        self,
+        card: dict[str, Any],
+        records: list[dict[str, Any]],
+        predictions: pa.Table,
+        *,
+        replace: bool = False,
+    ) -> None:
+        """Store a model that was trained elsewhere: what it said of images, and its scores.
+
+        Parameters
+        ----------
+        replace
+            Whether it takes the place of an imported model of the same name.
+
+        Raises
+        ------
+        ModelExists, BadName
+        """
+        with self._new_folder(card, replace=replace) as fresh:
+            pq.write_table(predictions.cast(PREDICTION_SCHEMA), fresh / "predictions.parquet")
+            text = json.dumps(records, indent=1, allow_nan=False).encode()
+            _write(fresh / "evaluation.json", text)
+
+    @contextmanager
+    def _new_folder(self, card: dict[str, Any], *, replace: bool = False) -> Iterator[Path]:
+        """Give a folder that becomes the model's, with its card, when the block ends well."""
+        self.check_name(card["model"])
+        fresh = self._data / f"{_NEW}{uuid.uuid4().hex}"
+        aside = self._data / f"{_NEW}{uuid.uuid4().hex}"
+        fresh.mkdir(parents=True)
+        try:
+            yield fresh
             _write(fresh / "model.json", json.dumps(card, indent=1, allow_nan=False).encode())
             self._folder.mkdir(parents=True, exist_ok=True)
+            place = self._folder / card["model"]
+            if replace and self.is_imported(card["model"]):
+                place.rename(aside)
             try:
-                fresh.rename(self._folder / card["model"])
+                fresh.rename(place)
             except OSError as error:
                 raise ModelExists(
                     f"wanted a new name, got {card['model']!r}, which is taken. Choose another."
                 ) from error
         finally:
-            shutil.rmtree(fresh, ignore_errors=True)
+            for left in (fresh, aside):
+                shutil.rmtree(left, ignore_errors=True)
 
     def evaluation(self, model: str) -> list[dict[str, Any]]:
         """Return the records of a model's evaluation; empty where it was not evaluated.

@@ -10,7 +10,7 @@ from models.estimate import Estimate
 from models.gap import GapReport
 from models.gap.scores import Scores
 from service.results import NAME
-from service.sentences import in_words
+from service.sentences import NO_FEATURES, in_words
 
 ModelName = Annotated[str, Field(pattern=NAME)]
 HeadName = Literal["logistic", "lda", "ridge", "nearest_mean"]
@@ -118,29 +118,53 @@ class ValidationOut(Answer):
     candidates: list[CandidateOut]
 
 
+class ImportedSplitOut(Answer):
+    """One file of imported predictions."""
+
+    file: str = Field(description="Name of the file with the predictions.")
+    sha256: str
+    n_rows: int = Field(description="Rows in the file.")
+    n_repeated: int = Field(description="Rows that say again what another says.")
+    n_matched: int = Field(description="Images that the database knew.")
+    n_new: int = Field(description="Images that were added to it, without features.")
+    n_ambiguous: int = Field(description="Rows that fit several images; left out.")
+    has_top5: bool
+    has_confidence: bool
+
+
+class ImportOut(Answer):
+    """Where the predictions of a model that was trained elsewhere come from."""
+
+    splits: dict[str, ImportedSplitOut]
+    learnt_from: str = Field(description="What is known of the images that it learnt from.")
+
+
 class ModelOut(Answer):
-    """A model card."""
+    """A model card; of an imported model, what only training here tells is null."""
 
     model: str
-    backbone: str
-    head: str
+    backbone: str | None = Field(description="Null for an imported model.")
+    head: str = Field(description="Kind of head; imported: trained elsewhere.")
     params: dict[str, float]
-    seed: int
-    n_train: int
+    seed: int | None
+    n_train: int | None
     n_classes: int
-    n_features: int
-    validation: ValidationOut
+    n_features: int | None
+    validation: ValidationOut | None
     train_sha256: list[str] = Field(description="Digests of the train files that it learnt from.")
-    seconds_s: float
+    seconds_s: float | None
     created_at: datetime
+    imported: ImportOut | None = Field(None, description="Null for a model trained here.")
 
 
 class SplitOut(Answer):
-    """One split in the features of one backbone."""
+    """One split in the features of one backbone, or its images that came without features."""
 
     split: str
     role: Literal["train", "test"]
-    backbone: str
+    backbone: str | None = Field(
+        description="Null: images that came with predictions, without features."
+    )
     n_images: int
     n_classes: int
     n_features: int
@@ -254,7 +278,7 @@ class EvaluationOut(Answer):
     """Scores of a model on test splits, and the gap between the default two of them."""
 
     model: str
-    backbone: str
+    backbone: str | None
     splits: dict[str, ScoresOut]
     gap: GapScoreOut | None
 
@@ -312,7 +336,7 @@ class GapOut(Answer):
     """Why a model scores lower on one test split than on another."""
 
     model: str
-    backbone: str
+    backbone: str | None
     reference: str
     target: str
     accuracy: dict[str, EstimateOut]
@@ -322,9 +346,12 @@ class GapOut(Answer):
     summary: list[str] = Field(description="What the numbers say, in sentences.")
     class_model: ClassModelOut | None
     classes: list[ClassGapOut] = Field(description="Largest shrunken gap first.")
-    n_features: int
-    features: list[FeatureShiftOut] = Field(description="Largest shift times weight first.")
-    class_shift: list[ClassShiftOut]
+    n_features: int | None
+    features: list[FeatureShiftOut] | None = Field(description="Largest shift times weight first.")
+    class_shift: list[ClassShiftOut] | None
+    features_reason: str | None = Field(
+        None, description="Why n_features, features and class_shift are null."
+    )
 
 
 class PredictIn(Request):
@@ -378,15 +405,15 @@ def gap_out(
     report: GapReport,
     *,
     model: str,
-    backbone: str,
+    backbone: str | None,
     reference: str,
     target: str,
     accuracy: dict[str, EstimateOut],
     class_names: Mapping[int, str],
-    feature_names: list[str],
-    class_shift: list[dict[str, Any]],
-    n_unknown: Sequence[int],
-    train_changed: bool,
+    feature_names: Sequence[str] = (),
+    class_shift: Sequence[dict[str, Any]] = (),
+    n_unknown: Sequence[int] = (0, 0),
+    train_changed: bool = False,
 ) -> GapOut:
     """Turn a gap report and the names of things into the answer of GET /gap."""
     names = {"reference": reference, "target": target}
@@ -405,19 +432,25 @@ def gap_out(
         )
         for c in report.classes
     ]
-    features = [
-        FeatureShiftOut(
-            feature_id=f.feature_id,
-            feature_name=feature_names[f.feature_id],
-            ks=f.ks,
-            wasserstein=f.wasserstein,
-            mean_difference=EstimateOut.of(f.mean_difference, names),
-            mean_difference_within_classes=EstimateOut.of(f.mean_difference_within_classes, names),
-            p_value=f.p_value,
-            head_weight=f.head_weight,
-        )
-        for f in report.features
-    ]
+    features = (
+        None
+        if report.features is None
+        else [
+            FeatureShiftOut(
+                feature_id=f.feature_id,
+                feature_name=feature_names[f.feature_id],
+                ks=f.ks,
+                wasserstein=f.wasserstein,
+                mean_difference=EstimateOut.of(f.mean_difference, names),
+                mean_difference_within_classes=EstimateOut.of(
+                    f.mean_difference_within_classes, names
+                ),
+                p_value=f.p_value,
+                head_weight=f.head_weight,
+            )
+            for f in report.features
+        ]
+    )
     m = report.class_model
     return GapOut(
         model=model,
@@ -440,7 +473,8 @@ def gap_out(
         ),
         class_model=None if m is None else ClassModelOut(a=m.a, b=m.b, s=m.s, lr=m.lr),
         classes=classes,
-        n_features=len(features),
+        n_features=None if features is None else len(features),
         features=features,
-        class_shift=[ClassShiftOut(**row) for row in class_shift],
+        class_shift=None if features is None else [ClassShiftOut(**row) for row in class_shift],
+        features_reason=NO_FEATURES if features is None else None,
     )

@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 
 from models.gap import GapReport
 from models.gap.classes import ClassGap
+from models.gap.features import FeatureShift
 
 _Q = 0.05
 _NAMED = 5
+NO_FEATURES = "an imported model has no features here"
 
 
 def in_words(
@@ -54,7 +56,10 @@ def in_words(
             "deviations are of the new one."
         )
     sentences += _of_classes(report.classes, class_names)
-    sentences += _of_features(report, reference, target, feature_names)
+    if report.features is None:
+        sentences.append(f"Features cannot be compared: {NO_FEATURES}.")
+    else:
+        sentences += _of_features(report.features, reference, target, feature_names)
     return sentences
 
 
@@ -118,8 +123,10 @@ def _list(classes: list[ClassGap], names: Mapping[int, str]) -> str:
     return named + (f" and {len(ranked) - _NAMED} more" if len(ranked) > _NAMED else "")
 
 
-def _of_features(report: GapReport, reference: str, target: str, names: Sequence[str]) -> list[str]:
-    tested = [f for f in report.features if f.p_value is not None]
+def _of_features(
+    features: list[FeatureShift], reference: str, target: str, names: Sequence[str]
+) -> list[str]:
+    tested = [f for f in features if f.p_value is not None]
     if not tested:
         return ["Features cannot be compared within classes: no class has images in both sets."]
     moved = [f for f in tested if f.p_value is not None and f.p_value < _Q]

@@ -6,9 +6,11 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
+Progress = Callable[[float, str], None]  # called with the share done and a message
+
 
 @contextmanager
-def progress_bar(title: str) -> Iterator[Callable[[float, str], None]]:
+def progress_bar(title: str) -> Iterator[Progress]:
     """Give a function that takes the share done and a message, and shows both on standard error."""
     with tqdm(total=100, desc=title, unit="%", delay=1, file=sys.stderr, leave=False) as bar:
 

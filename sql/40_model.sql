@@ -1,4 +1,4 @@
--- grain: one row per trained head
+-- grain: one row per model: a trained head, or one that was trained elsewhere
 -- reads: results/*/model.json
 -- missing: null where a card lacks the field
 -- units: shares of 1, seconds
@@ -34,17 +34,17 @@ from read_json(
         created_at: 'timestamp'
     }
 );
-comment on view model is 'One row per trained head.';
+comment on view model is 'One row per model: a head trained here, or a model trained elsewhere whose predictions were imported.';
 comment on column model.model is 'Name of the model.';
-comment on column model.backbone is 'Backbone whose features it reads.';
-comment on column model.head is 'Kind of head: logistic, lda, ridge, nearest_mean.';
+comment on column model.backbone is 'Backbone whose features it reads; null for an imported model.';
+comment on column model.head is 'Kind of head: logistic, lda, ridge, nearest_mean; imported: trained elsewhere.';
 comment on column model.params is 'Hyper-parameters as chosen, JSON.';
-comment on column model.seed is 'Seed of its folds.';
-comment on column model.n_train is 'Number of train rows.';
-comment on column model.n_classes is 'Number of classes it knows.';
+comment on column model.seed is 'Seed of its folds; null for an imported model.';
+comment on column model.n_train is 'Number of train rows; null for an imported model: unknown.';
+comment on column model.n_classes is 'Number of classes it knows; of an imported model, those that its files name.';
 comment on column model.validation_method is 'How the hyper-parameters were chosen, on train rows alone.';
 comment on column model.validation_top1 is 'Internal validation accuracy, a share of 1; optimistic where the backbone has seen the train images.';
 comment on column model.validation_top1_low is 'Low end of its 95 % interval.';
 comment on column model.validation_top1_high is 'High end of its 95 % interval.';
-comment on column model.seconds_s is 'Seconds that training took.';
+comment on column model.seconds_s is 'Seconds that training took; null for an imported model.';
 comment on column model.created_at is 'When, UTC.';

@@ -50,4 +50,4 @@ comment on column evaluation.n is 'Number of images.';
 comment on column evaluation.unit is 'Unit of the value.';
 comment on column evaluation.seed is 'Seed where chance took part; null elsewhere.';
 comment on column evaluation.reason is 'Why the value cannot be known; null where it is.';
-comment on column evaluation.data_sha256 is 'Digest of the feature file that was scored; differs from load_report.sha256 where the data have changed since.';
+comment on column evaluation.data_sha256 is 'Digest of the file that was scored: features, or imported predictions; of features, it differs from load_report.sha256 where the data have changed since.';

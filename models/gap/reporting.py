@@ -20,14 +20,14 @@ class TestSet:
     ----------
     labels : int64 [n], class ids
     correct : bool [n], whether the head is right
-    features : float32 [n, d]
+    features : float32 [n, d]; None where the model's features are not known here
     """
 
     __test__ = False  # not a test class, whatever its name begins with
 
     labels: Int[np.ndarray, " n"]
     correct: Bool[np.ndarray, " n"]
-    features: Float[np.ndarray, "n d"]
+    features: Float[np.ndarray, "n d"] | None = None
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class GapReport:
         where the target has a class that the reference lacks
     classes : largest shrunken gap first
     class_model : the fit behind the shrinkage; None where no class is in both sets
-    features : largest shift × weight first
+    features : largest shift × weight first; None where the features are not known
     """
 
     gap: Estimate
@@ -50,15 +50,15 @@ class GapReport:
     label_shift: float | None
     classes: list[ClassGap]
     class_model: ClassModel | None
-    features: list[FeatureShift]
+    features: list[FeatureShift] | None
 
 
 def report(
     reference: TestSet,
     target: TestSet,
     *,
-    train_sd: Float[np.ndarray, " d"],
-    head_weights: Float[np.ndarray, " d"],
+    train_sd: Float[np.ndarray, " d"] | None = None,
+    head_weights: Float[np.ndarray, " d"] | None = None,
     seed: int,
     progress: Callable[[float, str], None] = lambda _share, _message: None,
 ) -> GapReport:
@@ -69,7 +69,8 @@ def report(
     reference, target
         Test set 1 and test set 2; the gap is the first minus the second.
     train_sd
-        Standard deviation of each feature over the train rows, for units.
+        Standard deviation of each feature over the train rows, for units; None, as the next one,
+        where the features are not known: then none are compared.
     head_weights
         Of `LinearHead.feature_weights`.
     seed
@@ -88,14 +89,21 @@ def report(
         label_shift=label_shift(k1, n1, n2),
         classes=classes,
         class_model=class_model,
-        features=feature_shifts(
-            reference.features,
-            reference.labels,
-            target.features,
-            target.labels,
-            train_sd=train_sd,
-            head_weights=head_weights,
-            seed=seed,
-            progress=progress,
+        features=(
+            None
+            if reference.features is None
+            or target.features is None
+            or train_sd is None
+            or head_weights is None
+            else feature_shifts(
+                reference.features,
+                reference.labels,
+                target.features,
+                target.labels,
+                train_sd=train_sd,
+                head_weights=head_weights,
+                seed=seed,
+                progress=progress,
+            )
         ),
     )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from models.estimate import LEVEL, TAILS, Estimate, Z, share
 from models.heads import Predictions
@@ -22,6 +22,8 @@ class Scores:
     top1, top5 : shares of 1; top5 is null below six classes, where it says nothing
     nll : mean −log probability of the label in nats; null where labels are unknown to the head
     ece : expected calibration error, a share of 1
+
+    All but top1 are null where an imported model came without what they are made from.
     """
 
     n: int
@@ -43,21 +45,73 @@ def scores(predictions: Predictions, *, n_classes: int, seed: int) -> Scores:
     seed
         Of the bootstrap.
     """
-    n = len(predictions.correct)
+    return scores_of_answers(
+        predictions.correct,
+        in_top5=predictions.in_top5,
+        confidence=predictions.confidence,
+        nll=predictions.nll,
+        n_classes=n_classes,
+        seed=seed,
+    )
+
+
+def scores_of_answers(
+    correct: Bool[np.ndarray, " n"],
+    *,
+    in_top5: Bool[np.ndarray, " n"] | None = None,
+    confidence: Float[np.ndarray, " n"] | None = None,
+    nll: Float[np.ndarray, " n"] | None = None,
+    n_classes: int,
+    seed: int,
+) -> Scores:
+    """Scores of a model of which only its answers are known; null with a reason what they lack.
+
+    Parameters
+    ----------
+    correct
+        Whether each of the n images of the set is classified as its label says.
+    in_top5, confidence, nll
+        As in `Predictions`, where they are known.
+    n_classes
+        Number of classes that the model tells apart.
+    seed
+        Of the bootstrap.
+
+    Examples
+    --------
+    >>> found = scores_of_answers(np.array([True, False]), n_classes=10, seed=0)
+    >>> found.top1.estimate, found.ece.estimate, found.ece.reason
+    (0.5, None, 'the predictions came without confidences')
+    """
+    n = len(correct)
     number = {"images": n}
+
+    def unknown(reason: str, unit: str = "fraction") -> Estimate:
+        return Estimate.unknown(reason, n=number, unit=unit)
+
     if n == 0:
-        nothing = Estimate.unknown("no images", n=number, unit="fraction")
+        nothing = unknown("no images")
         return Scores(0, nothing, nothing, nothing, nothing)
+    if in_top5 is None:
+        top5 = unknown("the predictions came without the second to fifth classes")
+    elif n_classes <= 5:
+        top5 = unknown("fewer than six classes")
+    else:
+        top5 = share(int(in_top5.sum()), n)
     return Scores(
         n=n,
-        top1=share(int(predictions.correct.sum()), n),
-        top5=(
-            share(int(predictions.in_top5.sum()), n)
-            if n_classes > 5
-            else Estimate.unknown("fewer than six classes", n=number, unit="fraction")
+        top1=share(int(correct.sum()), n),
+        top5=top5,
+        nll=(
+            unknown("the predictions came without the probability of the true class", "nats")
+            if nll is None
+            else _mean_nll(nll, seed)
         ),
-        nll=_mean_nll(predictions.nll, seed),
-        ece=_calibration_error(predictions, seed),
+        ece=(
+            unknown("the predictions came without confidences")
+            if confidence is None
+            else _calibration_error(confidence, correct, seed)
+        ),
     )
 
 
@@ -118,7 +172,9 @@ def _mean_nll(nll: Float[np.ndarray, " n"], seed: int) -> Estimate:
     )
 
 
-def _calibration_error(predictions: Predictions, seed: int) -> Estimate:
+def _calibration_error(
+    confidence: Float[np.ndarray, " n"], correct: Bool[np.ndarray, " n"], seed: int
+) -> Estimate:
     """ECE with an interval that allows for its upward bias.
 
     The mean excess of a bin varies by chance, and its absolute value counts that as error. So the
@@ -126,10 +182,10 @@ def _calibration_error(predictions: Predictions, seed: int) -> Estimate:
     reaches down to 0 where a perfectly calibrated head with these confidences would show as large
     an error in 1 of 20 sets; the high end lies above the plain value. Conservative.
     """
-    n = len(predictions.correct)
-    value = calibration_error(predictions.confidence, predictions.correct)
-    bins = equal_mass_bins(predictions.confidence, N_BINS)
-    excess = predictions.confidence - predictions.correct
+    n = len(correct)
+    value = calibration_error(confidence, correct)
+    bins = equal_mass_bins(confidence, N_BINS)
+    excess = confidence - correct
     mass = np.maximum(np.bincount(bins, minlength=N_BINS), 1)  # ties may leave a bin empty
     mean = np.bincount(bins, excess, minlength=N_BINS) / mass
     variance = np.bincount(bins, np.square(excess - mean[bins]), minlength=N_BINS) / mass**2
@@ -138,7 +194,7 @@ def _calibration_error(predictions: Predictions, seed: int) -> Estimate:
     for i in range(N_DRAWS):
         drawn = rng.integers(n, size=n)
         draws[i] = np.abs(np.bincount(bins[drawn], excess[drawn], minlength=N_BINS)).sum() / n
-        calibrated = predictions.confidence - (rng.random(n) < predictions.confidence)
+        calibrated = confidence - (rng.random(n) < confidence)
         by_chance[i] = np.abs(np.bincount(bins, calibrated, minlength=N_BINS)).sum() / n
     half = Z * float(draws.std())
     corrected = float(np.sqrt(np.maximum(np.square(mean) - variance, 0)) @ mass / n)
