@@ -15,6 +15,7 @@ no classifier and no HTTP.
     moments   per-class moments and quantiles, in the one pass over the rows
     kernels   the compiled loops under parser, identity and moments
     part      one file into the tables
+    memory    what was freed, back to the system
     database  a fresh file, checked, then put in place of the old one
     present   what the present database holds, and what of it goes over into the next
     finishing splits, classes, views and checks, once every row is in

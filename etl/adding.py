@@ -94,14 +94,14 @@ def add_images(
             placed[split], is_new[split] = _place(split, images, *found[split])
             _refuse_if_nothing_fits(split, images, placed[split])
         if any(mask.any() for mask in is_new.values()):
-            with staging(data, n_threads or os.cpu_count() or 1) as con:
+            with staging(data, n_threads or os.cpu_count() or 1, present.n_features) as con:
                 create_tables(con)
                 copy_kept(con, present.parts)
                 for split, images in asked.items():
                     if is_new[split].any():
                         _write(con, split, images, is_new[split], began)
                 splits = list(dict.fromkeys([*present.splits, *asked]))
-                chosen = choose_reference(splits, None, present.reference)
+                chosen = choose_reference(splits, None, present.named_reference)
                 finish(con, splits, chosen, [], had_old=bool(present.parts))
     return placed
 

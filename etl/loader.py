@@ -72,7 +72,7 @@ def load(
     explicit
         More of them as `SPLIT[:BACKBONE]=FILE`.
     reference
-        Test set 1; by default the one that was, or `etl.sources.default_reference`.
+        Test set 1; by default the one that was named before, or `etl.sources.default_reference`.
     paths_from
         A backbone whose paths, row by row, are those of the files that have none.
     classes
@@ -100,21 +100,23 @@ def load(
         kept = [p for p in present.parts if (p.split, p.backbone) not in claimed]
         splits = list(dict.fromkeys([*present.splits, *(s.split for s in sources)]))
         splits = [s for s in splits if s in {p.split for p in kept} | {c.split for c in changed}]
-        chosen = choose_reference(splits, reference, present.reference)
+        chosen = choose_reference(splits, reference, present.named_reference)
         loaded: list[PartReport] = []
         if changed or chosen != present.reference or classes is not None:
             names = None if classes is None else read_class_names(classes)
             check_room(data, sum(s.file.stat().st_size for s in changed if s.file.exists()))
-            with ExitStack() as files, staging(data, n_threads) as con:
+            with ExitStack() as files:
                 parts = _open_all(files, changed, kept, present)
-                create_tables(con)
-                copy_kept(con, kept)
-                loaded = [
-                    load_part(con, part, paths_from, options[part.source], n_threads, progress)
-                    for part in parts
-                ]
-                had_old = bool(present.parts)
-                finish(con, splits, chosen, loaded, names=names, had_old=had_old)
+                width = max([present.n_features, *(len(part.features) for part in parts)])
+                with staging(data, n_threads, width) as con:
+                    create_tables(con)
+                    copy_kept(con, kept)
+                    loaded = [
+                        load_part(con, part, paths_from, options[part.source], n_threads, progress)
+                        for part in parts
+                    ]
+                    had_old = bool(present.parts)
+                    finish(con, splits, chosen, loaded, names=names, had_old=had_old)
     pairs = {(p.split, p.backbone) for p in kept} | claimed
     found = [*(p.backbone for p in kept), *(s.backbone for s in changed)]
     backbones = dict.fromkeys(backbone for backbone in found if backbone is not None)

@@ -10,16 +10,16 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from etl.database import GROUP_ROWS, quoted
+from etl.database import group_rows, quoted
 from etl.errors import LoadRefused
 from etl.identity import SplitImages, named_rows
+from etl.memory import give_back_memory
 from etl.moments import QUANTILES, ClassMoments, RowSample, quantiles
 from etl.reading import Features
 from etl.sources import Source
 
 SAMPLE_SEED = 0
 EXACT_BYTES = 256 << 20  # of values held at once for the exact quantiles of a large test split
-GROUP_BYTES = 64 << 20
 _Vectors = tuple[np.ndarray, np.ndarray]  # image ids [n], vectors [n, d]
 Progress = Callable[[str, int, int], None]
 
@@ -96,7 +96,8 @@ def load_part(
 
     def batches() -> Iterator[pa.RecordBatch]:
         try:
-            for ids, vectors in _in_groups(kept(), min(GROUP_ROWS, max(GROUP_BYTES // (4 * d), 1))):
+            for ids, vectors in _in_groups(kept(), group_rows(d)):
+                give_back_memory()
                 flat = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), d)
                 yield pa.RecordBatch.from_arrays([pa.array(ids), flat], schema=schema)
         except LoadRefused as error:  # DuckDB would pass on its text alone

@@ -8,7 +8,7 @@ import duckdb
 from etl.database import DATABASE, attach, quoted
 from etl.errors import LoadRefused
 from etl.part import PartReport
-from etl.sources import Source
+from etl.sources import Source, default_reference, role_of
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,17 @@ class Present:
     features: dict[str, tuple[str, ...]] = field(default_factory=dict)
     reference: str | None = None
     splits: tuple[str, ...] = ()
+
+    @property
+    def n_features(self) -> int:
+        """Features of the widest backbone."""
+        return max((len(names) for names in self.features.values()), default=0)
+
+    @property
+    def named_reference(self) -> str | None:
+        """The reference, if somebody named it; what the default rule gave, it may give anew."""
+        tests = [split for split in self.splits if role_of(split) == "test"]
+        return None if self.reference == default_reference(tests) else self.reference
 
     def part(self, source: Source) -> PartReport | None:
         """Return the part that a source was loaded as, if it is there."""

@@ -186,6 +186,11 @@ def _in_folder(folder: Path) -> tuple[list[Source], list[str]]:
         named = parse_name(file.name)
         if named is not None:
             found += _of_named(file, *named)
+        elif file.suffix.lower() == ".zip":  # its table of contents is quickly read
+            try:
+                found += _of_members(file, None, None)
+            except ArchiveMember as refused:
+                notes.append(f"{file.name} ignored: {refused}")
         elif file.name.lower().endswith(CLASSES_SUFFIX):
             notes.append(f"{file.name} holds class names: give it as --classes to load them")
         elif file.suffix.lower() == ".csv" and not file.name.lower().endswith(LABELS_SUFFIX):
@@ -321,7 +326,7 @@ def _of_option(option: str) -> list[Source]:
 
 
 def choose_reference(splits: list[str], asked: str | None, before: str | None) -> str | None:
-    """Test set 1 of some splits: the one asked for, else the one before, else the default.
+    """Test set 1 of some splits: the one asked for, now or before, else the default.
 
     Raises
     ------

@@ -166,7 +166,7 @@ class _Sound:
 
 
 def _open_parquet(file: Path, stream: BinaryIO) -> _Contents:
-    parquet = pq.ParquetFile(stream)
+    parquet = pq.ParquetFile(stream, page_checksum_verification=True)
     schema = parquet.schema_arrow
     names = tuple(name for name in schema.names if name != _PANDAS_INDEX)
     lists = [name for name in names if pa.types.is_nested(schema.field(name).type)]
@@ -317,7 +317,8 @@ def _of_arrays(file: Path, arrays: dict[str, _Rowwise]) -> _Contents:
     if len(features.shape) != 2:
         raise DimensionMismatch("an array features [n, d]", came, "Write it again.", file=file)
     n_rows, width = features.shape
-    table = None if label is not None else _label_table(file)
+    needs_table = label is None or (path is None and label_file(file).is_file())
+    table = _label_table(file) if needs_table else None
     counts = {LABEL: n_rows if label is None else label.shape[0]}
     if path is not None:
         counts[PATH] = path.shape[0]

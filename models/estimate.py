@@ -68,12 +68,15 @@ def wilson(k: int, n: int, level: float = LEVEL) -> tuple[float, float]:
     >>> low, high = wilson(50, 100)
     >>> round(low, 3), round(high, 3)
     (0.404, 0.596)
+    >>> wilson(30, 30)[1]
+    1.0
     """
     z = float(norm.isf((1 - level) / 2))
     share = k / n
     middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    return max(0.0, float(middle - half)), min(1.0, float(middle + half))
+    # at the ends rounding could leave the share itself outside
+    return max(0.0, min(share, float(middle - half))), min(1.0, max(share, float(middle + half)))
 
 
 def share(k: int, n: int) -> Estimate:

@@ -44,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"refused ({refused.code}): {refused}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader had enough: `gapscope gap m | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

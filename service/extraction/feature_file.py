@@ -65,8 +65,10 @@ def _write_parquet(file: Path, tables: Iterator[pa.Table]) -> None:
     writer = None
     try:
         for table in tables:
-            # features hardly repeat: a dictionary would only cost
-            writer = writer or pq.ParquetWriter(file, table.schema, use_dictionary=False)
+            # features hardly repeat: a dictionary would only cost; a flipped bit must be noticed
+            writer = writer or pq.ParquetWriter(
+                file, table.schema, use_dictionary=False, write_page_checksum=True
+            )
             waiting.append(table)
             if sum(map(len, waiting)) >= _GROUP_ROWS:
                 writer.write_table(pa.concat_tables(waiting))

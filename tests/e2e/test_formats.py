@@ -126,10 +126,26 @@ def test_every_format_gives_the_same_rows(tmp_path, world, wanted, write):
     assert len(load(tmp_path / "data", [tmp_path]).kept) == 3
 
 
-def test_safetensors_with_labels_inside_have_no_paths_unless_a_table_gives_them(tmp_path, world):
+def test_safetensors_take_their_paths_from_the_table_beside_them(tmp_path, world):
     safetensors(tmp_path, "val_toy", world["val", "toy"])
     load(tmp_path / "data", [tmp_path])
+    assert {row[1] for row in rows_of(tmp_path / "data")} == set(world["val", "toy"].paths)
+    (tmp_path / "val_toy.labels.csv").unlink()
+    load(tmp_path / "data", [tmp_path])
     assert {row[1] for row in rows_of(tmp_path / "data")} == {f"val/row-{i}" for i in range(20)}
+
+
+def test_a_flipped_bit_of_a_checked_parquet_file_is_noticed(tmp_path, world):
+    file = tmp_path / "val_toy.parquet"
+    table = pa.Table.from_pandas(frame(world["val", "toy"]), preserve_index=False)
+    pq.write_table(table, file, write_page_checksum=True, compression="none", use_dictionary=False)
+    content = bytearray(file.read_bytes())
+    place = content.index(world["val", "toy"].features[:, 0].astype(np.float32).tobytes())
+    content[place + 1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(LoadRefused) as refused:
+        load(tmp_path / "data", [file])
+    assert refused.value.code == "damaged_archive"
 
 
 def test_one_archive_may_hold_all_splits(tmp_path, world, wanted):

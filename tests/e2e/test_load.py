@@ -263,6 +263,14 @@ def test_replace_forgets_what_is_there(data, folder):
     assert Database(data).rows("select count(*) as n from image") == [{"n": 63}]
 
 
+def test_a_reference_that_nobody_named_gives_way_to_a_usual_name(tmp_path, toy_csv):
+    data = tmp_path / "data"
+    assert load(data, [toy_csv / "v2_toy.csv"]).reference == "v2"
+    assert load(data, [toy_csv / "val_toy.csv"]).reference == "val"
+    assert load(data, [], reference="v2").reference == "v2"
+    assert load(data, [toy_csv / "train_toy.csv"]).reference == "v2"
+
+
 def test_the_reference_can_be_named_and_is_remembered(data, toy_csv):
     assert load(data, [toy_csv], reference="v2").reference == "v2"
     assert load(data, [toy_csv]).reference == "v2"
@@ -438,3 +446,15 @@ def test_another_kind_of_file_is_refused_with_what_to_do(tmp_path, name, todo):
     (tmp_path / name).touch()
     with pytest.raises(LoadRefused, match=todo):
         load(tmp_path / "data", [tmp_path / name])
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 4])
+def test_wide_features_fit_into_the_memory_that_is_set(tmp_path, n_threads):
+    d = 5000
+    rows = np.random.default_rng(0).normal(size=(2500, d)).astype(np.float32)
+    np.savez(tmp_path / "train_wide.npz", features=rows, label=np.arange(2500) % 50)
+    load(tmp_path / "data", [tmp_path], n_threads=n_threads)
+    con = duckdb.connect()
+    etl_database.attach(con, tmp_path / "data")
+    stored = con.execute("select vector from feature.wide order by rowid limit 3").fetchall()
+    np.testing.assert_array_equal(np.array(stored, np.float32)[:, 0], rows[:3])
