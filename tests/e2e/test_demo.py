@@ -141,7 +141,7 @@ def test_sql_without_a_database_is_refused(monkeypatch, tmp_path, capsys):
     assert "gapscope demo" in capsys.readouterr().err
 
 
-def test_an_interrupt_ends_quietly(run, monkeypatch):
+def test_an_interrupt_ends_without_a_traceback(run, monkeypatch):
     def interrupt(*_args, **_named):
         raise KeyboardInterrupt
 
