@@ -146,7 +146,7 @@ def test_an_interrupt_ends_without_a_traceback(run, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Analysis, "gap", interrupt)
-    assert run("gap", "pixels-logistic", status=130) == ""
+    assert run("gap", "pixels-logistic", status=130).strip() == "stopped"
 
 
 def test_weights_that_do_not_fit_are_refused(monkeypatch):
