@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from etl.covariates import Covariates, read_covariates
-from etl.database import DATABASE, attach
+from etl.database import DATABASE, attach, of_this_version
 from etl.errors import (
     AnnotationConflict,
     AnnotationName,
@@ -144,18 +144,12 @@ def known_images(data: Path) -> pa.Table:
         )
     con = duckdb.connect()
     try:
-        attach(con, data)
-        check_shape(con, data)
-        return con.execute(
-            "select split, path, class_id from image order by image_id"
-        ).to_arrow_table()
-    except (duckdb.IOException, duckdb.CatalogException, duckdb.BinderException) as error:
-        raise OtherShape(
-            "a database that this version of Gapscope wrote",
-            str(error).splitlines()[0],
-            "Load all files again with --replace.",
-            file=data / DATABASE,
-        ) from error
+        with of_this_version(data, OtherShape):
+            attach(con, data)
+            check_shape(con, data)
+            return con.execute(
+                "select split, path, class_id from image order by image_id"
+            ).to_arrow_table()
     finally:
         con.close()
 

@@ -99,6 +99,20 @@ def attach(con: duckdb.DuckDBPyConnection, data: Path) -> None:
 
 
 @contextmanager
+def of_this_version(data: Path, kind: type[LoadRefused]) -> Iterator[None]:
+    """Refuse, as an error of this kind, a database that reads as another version would write it."""
+    try:
+        yield
+    except (duckdb.IOException, duckdb.CatalogException, duckdb.BinderException) as error:
+        raise kind(
+            "a database that this version of Gapscope wrote",
+            str(error).splitlines()[0],
+            "Load all files again with --replace.",
+            file=data / DATABASE,
+        ) from error
+
+
+@contextmanager
 def exclusive(data: Path) -> Iterator[None]:
     """Let one load at a time write this data folder; sweep what a killed one left behind.
 

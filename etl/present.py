@@ -5,7 +5,7 @@ from pathlib import Path
 
 import duckdb
 
-from etl.database import DATABASE, attach, quoted
+from etl.database import DATABASE, attach, of_this_version, quoted
 from etl.errors import LoadRefused
 from etl.part import PartReport
 from etl.sources import Source, default_reference, role_of
@@ -51,24 +51,20 @@ def read_present(data: Path) -> Present:
         return Present()
     con = duckdb.connect()
     try:
-        attach(con, data)
-        columns = ", ".join(PartReport.__dataclass_fields__)
-        rows = con.execute(f"select {columns} from load_report").fetchall()
-        parts = [PartReport(*row) for row in rows]
-        con.execute("from added_image limit 0")  # a table that older versions did not write
-        features: dict[str, tuple[str, ...]] = {}
-        for backbone, name in con.execute(
-            "select backbone, feature_name from feature_name order by backbone, feature_id"
-        ).fetchall():
-            features[backbone] = (*features.get(backbone, ()), name)
-        splits = con.execute("select split, is_reference from split order by load_order").fetchall()
-    except (duckdb.IOException, duckdb.CatalogException, duckdb.BinderException) as error:
-        raise LoadRefused(
-            "a database that this version of Gapscope wrote",
-            str(error).splitlines()[0],
-            "Load all files again with --replace.",
-            file=data / DATABASE,
-        ) from error
+        with of_this_version(data, LoadRefused):
+            attach(con, data)
+            columns = ", ".join(PartReport.__dataclass_fields__)
+            rows = con.execute(f"select {columns} from load_report").fetchall()
+            parts = [PartReport(*row) for row in rows]
+            con.execute("from added_image limit 0")  # a table that older versions did not write
+            features: dict[str, tuple[str, ...]] = {}
+            for backbone, name in con.execute(
+                "select backbone, feature_name from feature_name order by backbone, feature_id"
+            ).fetchall():
+                features[backbone] = (*features.get(backbone, ()), name)
+            splits = con.execute(
+                "select split, is_reference from split order by load_order"
+            ).fetchall()
     finally:
         con.close()
     reference = next((split for split, is_reference in splits if is_reference), None)
