@@ -10,6 +10,7 @@ ModelError
 │   ├── NoWeights       its weights are neither here nor to be fetched, or do not fit
 │   ├── UnknownLayer    no such layer, or one that gives no features
 │   └── UnpooledMap     a map where one vector an image is wanted
+├── DamagedHead         stored arrays that are not those of a head
 └── LabelsMissing       the label sets that timm ships cannot be had
 """
 
@@ -73,6 +74,12 @@ class UnpooledMap(BackboneError):
     """A map of features where one vector an image is wanted."""
 
     code = "unpooled_map"
+
+
+class DamagedHead(ModelError):
+    """Stored arrays that are not those of a head."""
+
+    code = "damaged_head"
 
 
 class LabelsMissing(ModelError):

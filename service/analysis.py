@@ -15,7 +15,6 @@ from models.errors import WrongShape
 from models.gap import TestSet, report
 from models.gap.difference import newcombe
 from models.gap.scores import scores
-from models.heads import LinearHead
 from service.database import Database, place_of
 from service.errors import DataChanged, ModelExists, NotATest, TestWasTrained
 from service.evaluations import SEED, prediction_table, records_of, scores_out
@@ -197,7 +196,7 @@ class Analysis:
                 f"wanted {head.n_features} features a row, got rows of "
                 f"{', '.join(map(str, sorted(widths)))}. Use the backbone of this model."
             )
-        probabilities = head.probabilities(np.array(features, float))
+        probabilities = heads.probabilities(head, np.array(features, float))
         names = self.database.class_names() if self.database.exists else {}
         class_ids = head.class_ids.tolist()
         classes = [class_ids[i] for i in probabilities.argmax(axis=1)]
@@ -235,7 +234,7 @@ class Analysis:
                 progress(i / len(tests), f"scoring {split}")
                 rows = self.database.test_rows(backbone, split)
                 self._refuse_trained(model, split, digests[split], rows.paths)
-                predictions = head.predict(rows.features, rows.labels)
+                predictions = heads.predict(head, rows.features, rows.labels)
                 found = scores(predictions, n_classes=len(head.class_ids), seed=SEED)
                 records += records_of(model, split, digests[split], found)
                 parts.append(
@@ -268,7 +267,7 @@ class Analysis:
                 "model on the present train rows."
             )
 
-    def _matching_head(self, model: str, backbone: str) -> LinearHead:
+    def _matching_head(self, model: str, backbone: str) -> heads.Head:
         head = self.results.head(model)
         n_features = len(self.database.feature_names(backbone))
         if head.n_features != n_features:

@@ -17,6 +17,7 @@ from etl.errors import (
 )
 from models.errors import (
     BackboneError,
+    DamagedHead,
     InvalidParams,
     LabelsMissing,
     ModelError,
@@ -185,6 +186,7 @@ STATUS: dict[type[Exception], int] = {
     WrongShape: 422,
     NotFiniteInput: 422,
     BackboneError: 503,
+    DamagedHead: 409,
     LabelsMissing: 503,
 }
 

@@ -2,7 +2,7 @@
 
     results/<model>/model.json            the model card
     results/<model>/train_rows.parquet    a hash of the path of every row it learnt from
-    results/<model>/head.safetensors      mean, scale, weight, bias, class_ids
+    results/<model>/head.safetensors      its arrays, and in the metadata what kind of head they are
     results/<model>/predictions.parquet   one row per test image, once it is evaluated
     results/<model>/evaluation.json       one record per test split and metric
 
@@ -24,16 +24,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pandas.util import hash_array
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from etl.database import PREDICTION_SCHEMA, RESULTS
-from models.heads import LinearHead
+from models.errors import DamagedHead
+from models.heads import Head, pack, unpack
 from service.errors import BadName, DataChanged, ImportedModel, ModelExists, NotFound
 
 IMPORTED = "imported"  # what the card of such a model has as its head
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 _NEW = ".new-"
-_TENSORS = {"mean": 1, "scale": 1, "weight": 2, "bias": 1, "class_ids": 1}
+_WHAT = "gapscope"  # key of the description of a head in the metadata of its file
 
 
 class Results:
@@ -74,7 +76,7 @@ class Results:
         """
         return dict(json.loads(self._file(model, "model.json").read_text(encoding="utf-8")))
 
-    def head(self, model: str) -> LinearHead:
+    def head(self, model: str) -> Head:
         """Return the trained head of one model.
 
         Raises
@@ -90,14 +92,16 @@ class Results:
                 f"wanted a model that was trained here, got {model!r}, of which only the "
                 "predictions were imported. Ask it where it was trained."
             )
-        tensors = load_file(self._file(model, "head.safetensors"))
-        shapes = {name: tensor.ndim for name, tensor in tensors.items()}
-        if shapes != _TENSORS or not all(np.isfinite(t).all() for t in tensors.values()):
+        file = self._file(model, "head.safetensors")
+        try:
+            with safe_open(file, "numpy") as stored:
+                what = json.loads((stored.metadata() or {}).get(_WHAT, '{"type": "linear"}'))
+            return unpack(load_file(file), what)
+        except (DamagedHead, SafetensorError, ValueError) as error:
             raise DataChanged(
-                f"wanted the tensors {', '.join(_TENSORS)} in the head of model {model!r}, all "
-                f"finite, got {', '.join(shapes) or 'none'}. Train it again under another name."
-            )
-        return LinearHead(**tensors)
+                f"wanted the head of model {model!r} as it was stored, got: {error} "
+                "Train it again under another name."
+            ) from error
 
     def check_name(self, model: str) -> None:
         """Refuse a name that cannot be a folder and an address.
@@ -123,7 +127,7 @@ class Results:
         known = pq.read_table(file).column("path_hash").to_numpy()
         return np.isin(_hashes(paths), known)
 
-    def save_model(self, card: dict[str, Any], head: LinearHead, train_paths: list[str]) -> None:
+    def save_model(self, card: dict[str, Any], head: Head, train_paths: list[str]) -> None:
         """Store a new model, with a hash of the path of every row it learnt from.
 
         Raises
@@ -131,10 +135,8 @@ class Results:
         ModelExists, BadName
         """
         with self._new_folder(card) as fresh:
-            save_file(
-                {name: np.ascontiguousarray(getattr(head, name)) for name in _TENSORS},
-                fresh / "head.safetensors",
-            )
+            arrays, what = pack(head)
+            save_file(arrays, fresh / "head.safetensors", {_WHAT: json.dumps(what)})
             pq.write_table(
                 pa.table({"path_hash": _hashes(train_paths)}), fresh / "train_rows.parquet"
             )

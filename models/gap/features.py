@@ -60,7 +60,7 @@ def feature_shifts(
     train_sd
         Standard deviation of each feature over the train rows.
     head_weights
-        Of `LinearHead.feature_weights`.
+        Of `models.heads.Head.feature_weights`.
     seed
         Of the permutations.
     progress

@@ -72,7 +72,7 @@ def report(
         Standard deviation of each feature over the train rows, for units; None, as the next one,
         where the features are not known: then none are compared.
     head_weights
-        Of `LinearHead.feature_weights`.
+        Of `models.heads.Head.feature_weights`.
     seed
         Of every draw.
     progress

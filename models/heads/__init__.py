@@ -1,25 +1,33 @@
-"""Classifiers on frozen features. The door is `train`.
+"""Classifiers on frozen features. The door is `train`; a trained head says what `Head` can.
 
-    rows       the only rows that training accepts: role train
-    fits       X, y and a list of hyper-parameters to weights: logistic, lda, ridge, nearest_mean
-    lbfgs      many problems of one shape minimised together
-    linear     the trained head, and what it says of rows
-    training   internal validation, choice, refit
-
-Every head here is linear in the standardised features, so that one class serves and stores all.
+rows       the only rows that training accepts: role train
+training   internal validation, choice, refit
+fits       X, y and a list of hyper-parameters to weights: logistic, lda, ridge, nearest_mean
+lbfgs      many problems of one shape minimised together
+head       what every trained head can do, and what it says of rows
+linear     the head that is linear in the standardised features
+storing    a head as named arrays and a description, and back
 """
 
-from models.heads.linear import LinearHead, Predictions
+from models.heads.head import Head, Predictions, predict, probabilities, scores
+from models.heads.linear import LinearHead
 from models.heads.rows import TrainRows
+from models.heads.storing import pack, unpack
 from models.heads.training import HEADS, Candidate, Trained, check_params, train
 
 __all__ = [
     "HEADS",
     "Candidate",
+    "Head",
     "LinearHead",
     "Predictions",
     "TrainRows",
     "Trained",
     "check_params",
+    "pack",
+    "predict",
+    "probabilities",
+    "scores",
     "train",
+    "unpack",
 ]

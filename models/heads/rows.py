@@ -2,13 +2,29 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float32, Int
 
 from models.errors import NoTrainRows, TestRowInTraining, WrongShape
 
 TRAIN = "train"
+
+
+@runtime_checkable
+class Matrix(Protocol):
+    """Rows of features, read a slice at a time: an array, or what is read from a database."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, d)."""
+
+    def __getitem__(self, rows: slice) -> Float32[np.ndarray, "b d"]:
+        """Rows start … stop - 1 of a slice with step 1, float32."""
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +37,7 @@ class TrainRows:
 
     Attributes
     ----------
-    features : float32 [n, d], finite
+    features : float32 [n, d], finite: an array, or a `Matrix` that is read slice by slice
     labels : int64 [n], class ids (any whole numbers from 0)
     roles : role of every split that rows were taken from
 
@@ -37,7 +53,7 @@ class TrainRows:
     models.errors.TestRowInTraining: wanted rows of role train alone, got rows of role test. ...
     """
 
-    features: Float[np.ndarray, "n d"]
+    features: Matrix
     labels: Int[np.ndarray, " n"]
     roles: Iterable[str] = field(kw_only=True)
 

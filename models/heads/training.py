@@ -7,18 +7,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Int, UInt8
 from scipy.optimize import minimize_scalar
 
 from models.errors import InvalidParams, NoTrainRows
 from models.estimate import Estimate, share, wilson
 from models.heads import fits
+from models.heads.head import scores as scores_of
 from models.heads.linear import LinearHead
 from models.heads.rows import TrainRows
 
 # from here on one held-out twentieth is large enough to choose by; below, every row is held out
 HOLDOUT_FROM_ROWS = 50_000
 N_FOLDS = 5
+NEVER_HELD = 255
 _BLOCK_ROWS = 8192
 Progress = Callable[[float, str], None]
 _Fit = Callable[
@@ -87,6 +89,8 @@ class Trained:
         and more so where the backbone has seen the train images
     candidates : the whole leaderboard, in the order of the grid
     n_train : number of train rows
+    fold : uint8 [n], which rows were held out together while hyper-parameters were chosen; 255
+        for rows that were never held out
     """
 
     head: LinearHead
@@ -95,6 +99,7 @@ class Trained:
     top1: Estimate
     candidates: list[Candidate]
     n_train: int
+    fold: UInt8[np.ndarray, " n"]
 
 
 def check_params(head: str, params: Mapping[str, Any], *, n_train: int = 1) -> tuple[float, ...]:
@@ -177,6 +182,7 @@ def train(
     if k < 2:
         raise NoTrainRows(f"wanted train rows of at least two classes, got {k}.")
     y = np.searchsorted(class_ids, rows.labels)
+    features = rows.features[0 : len(y)]
     fold = _folds(y, seed)
     parts = range(1) if len(y) >= HOLDOUT_FROM_ROWS else range(N_FOLDS)
     held_rows = np.isin(fold, parts)
@@ -189,9 +195,9 @@ def train(
         def tick(done: float, i: int = i) -> None:
             progress((i + done) / n_fits, f"internal validation, part {i + 1} of {len(parts)}")
 
-        fitted = _fit_all(kind, rows.features[~held], y[~held], class_ids, values, tick)
+        fitted = _fit_all(kind, features[~held], y[~held], class_ids, values, tick)
         for v, candidate in enumerate(fitted):
-            scores[v, place[held]] = candidate.scores(rows.features[held])
+            scores[v, place[held]] = scores_of(candidate, features[held])
     labels = y[held_rows]
     candidates = [
         _judge(value if kind.param else None, s, labels)
@@ -203,7 +209,7 @@ def train(
     def last_tick(done: float) -> None:
         progress((n_fits - 1 + done) / n_fits, "fitting on all train rows")
 
-    (final,) = _fit_all(kind, rows.features, y, class_ids, (values[best],), last_tick)
+    (final,) = _fit_all(kind, features, y, class_ids, (values[best],), last_tick)
     chosen = candidates[best]
     temperature = np.float32(chosen.temperature)
     progress(1.0, "trained")
@@ -220,6 +226,7 @@ def train(
         top1=share(round(chosen.top1 * len(labels)), len(labels)),
         candidates=candidates,
         n_train=len(y),
+        fold=np.where(held_rows, fold, NEVER_HELD).astype(np.uint8),
     )
 
 

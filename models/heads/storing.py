@@ -1,0 +1,54 @@
+"""A head as named arrays and a description in JSON, and back: what is stored holds no code.
+
+Each kind of head has an entry here; nothing else knows how heads are laid out on disk.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from models.errors import DamagedHead
+from models.heads.head import Head
+from models.heads.linear import LinearHead
+
+_LINEAR = {"mean": 1, "scale": 1, "weight": 2, "bias": 1, "class_ids": 1}
+
+
+def pack(head: Head) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Arrays and description of a head.
+
+    Examples
+    --------
+    >>> zero, one = np.zeros(1), np.ones(1, np.float32)
+    >>> arrays, what = pack(LinearHead(zero, zero + 1, one[:, None], one, np.array([7])))
+    >>> what, sorted(arrays)
+    ({'type': 'linear'}, ['bias', 'class_ids', 'mean', 'scale', 'weight'])
+    """
+    if isinstance(head, LinearHead):
+        return {name: np.ascontiguousarray(getattr(head, name)) for name in _LINEAR}, {
+            "type": "linear"
+        }
+    raise TypeError(f"no way to store {type(head).__name__}")
+
+
+def unpack(arrays: Mapping[str, np.ndarray], what: Mapping[str, Any]) -> Head:
+    """Head from its arrays and description.
+
+    Raises
+    ------
+    DamagedHead
+        They are not those of a head: changed by another hand.
+    """
+    if what.get("type") == "linear":
+        _check(arrays, _LINEAR)
+        return LinearHead(**{name: arrays[name] for name in _LINEAR})
+    raise DamagedHead(f"wanted a known type of head, got {what.get('type')!r}.")
+
+
+def _check(arrays: Mapping[str, np.ndarray], wanted: Mapping[str, int]) -> None:
+    found = {name: array.ndim for name, array in arrays.items()}
+    if found != wanted or not all(np.isfinite(array).all() for array in arrays.values()):
+        raise DamagedHead(
+            f"wanted the tensors {', '.join(wanted)}, all finite, got {', '.join(found) or 'none'}."
+        )
