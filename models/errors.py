@@ -10,6 +10,7 @@ ModelError
 │   ├── NoWeights       its weights are neither here nor to be fetched, or do not fit
 │   ├── UnknownLayer    no such layer, or one that gives no features
 │   └── UnpooledMap     a map where one vector an image is wanted
+├── NoRoom              neither memory nor disk holds the train rows
 ├── DamagedHead         stored arrays that are not those of a head
 └── LabelsMissing       the label sets that timm ships cannot be had
 """
@@ -74,6 +75,12 @@ class UnpooledMap(BackboneError):
     """A map of features where one vector an image is wanted."""
 
     code = "unpooled_map"
+
+
+class NoRoom(ModelError):
+    """Neither memory nor disk holds the train rows."""
+
+    code = "no_room"
 
 
 class DamagedHead(ModelError):

@@ -1,12 +1,10 @@
 """L-BFGS for many problems of one shape at once, so that they share each pass over the rows."""
 
-from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int
-
-# values [h] and gradients [h, p] of the problems numbered in the first argument, at theta [h, p]
-Evaluate = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+from jaxtyping import Bool, Float, Int
 
 _MEMORY = 10
 _ARMIJO = 1e-4
@@ -15,73 +13,157 @@ _STALLS = 3
 _BACKTRACKS = 20
 
 
-def minimise(
-    evaluate: Evaluate,
-    theta: Float[torch.Tensor, "h p"],
-    *,
-    max_iterations: int,
-    gradient_tolerance: float,
-    value_tolerance: float,
-) -> Float[torch.Tensor, "h p"]:
-    """Minima of h smooth convex problems, float64 [h, p].
+@runtime_checkable
+class Objective(Protocol):
+    """Smooth convex functions of one shape, told apart by number."""
 
-    A problem rests when the largest element of its gradient is below `gradient_tolerance`, or
-    when its value fell by less than `value_tolerance` (relative) three times running; the others
-    go on without it.
+    def evaluate(
+        self, which: Int[torch.Tensor, " a"], at: Float[torch.Tensor, "a p"]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Values, float64 [a], and gradients [a, p] of the problems `which`."""
 
-    Parameters
+    def reach(
+        self,
+        which: Int[torch.Tensor, " a"],
+        at: Float[torch.Tensor, "a p"],
+        direction: Float[torch.Tensor, "a p"],
+    ) -> torch.Tensor:
+        """About how far along the direction each problem falls, in lengths of it, [a]."""
+
+
+class Minimiser:
+    """Minima of h smooth convex problems, approached step by step.
+
+    A problem rests when the fall that its next step promises is below `tolerance` (relative), or
+    when its value has hardly fallen three times running; the others go on without it.
+
+    Attributes
     ----------
-    evaluate
-        Takes the numbers of the problems that are still at work (int64 [a]) and their theta
-        [a, p]; gives their values [a] and gradients [a, p], float64.
-    theta
-        Starting points, float64.
+    theta : [h, p], where each problem is
+    value : float64 [h]
+    iteration : steps taken
 
     Source: J. Nocedal and S. J. Wright (2006), Numerical Optimization, algorithms 3.1 and 7.4.
 
     Examples
     --------
     >>> centre = torch.tensor([[1.0, 2.0], [3.0, -1.0]], dtype=torch.float64)
-    >>> def bowl(which, at):
-    ...     away = at - centre[which]
-    ...     return away.square().sum(dim=1), 2 * away
-    >>> found = minimise(bowl, torch.zeros(2, 2, dtype=torch.float64), max_iterations=20,
-    ...                  gradient_tolerance=1e-9, value_tolerance=0.0)
-    >>> torch.allclose(found, centre)
+    >>> class Bowls:
+    ...     def evaluate(self, which, at):
+    ...         away = at - centre[which]
+    ...         return away.square().sum(dim=1), 2 * away
+    ...     def reach(self, which, at, direction):
+    ...         return torch.ones(len(at), dtype=torch.float64)
+    >>> found = Minimiser(Bowls(), torch.zeros(2, 2, dtype=torch.float64), tolerance=1e-9)
+    >>> while found.n_at_work:
+    ...     found.advance()
+    >>> torch.allclose(found.theta, centre)
     True
     """
-    theta = theta.clone()
-    active = torch.arange(len(theta))
-    at = theta.clone()
-    value, gradient = evaluate(active, at)
-    steps: list[torch.Tensor] = []
-    changes: list[torch.Tensor] = []
-    stalls = torch.zeros(len(theta), dtype=torch.int64)
-    for _ in range(max_iterations):
-        direction = -_two_loop(gradient, steps, changes)
-        if not steps:  # nothing is known of the curvature yet: a short first step
-            direction /= gradient.abs().sum(dim=1, keepdim=True).clamp(min=1.0)
-        new_at, new_value, new_gradient = _line_search(
-            evaluate, active, at, value, gradient, direction
-        )
-        steps.append(new_at - at)
-        changes.append(new_gradient - gradient)
-        del steps[:-_MEMORY], changes[:-_MEMORY]
-        small = value - new_value <= value_tolerance * new_value.abs()
-        stalls = torch.where(small, stalls + 1, 0)
-        at, value, gradient = new_at, new_value, new_gradient
-        rest = (gradient.abs().amax(dim=1) <= gradient_tolerance) | (stalls >= _STALLS)
-        theta[active[rest]] = at[rest]
+
+    def __init__(
+        self, objective: Objective, theta: Float[torch.Tensor, "h p"], *, tolerance: float
+    ) -> None:
+        self._objective = objective
+        self._tolerance = tolerance
+        self.theta = theta.clone()
+        self.iteration = 0
+        self._active = torch.arange(len(theta), device=theta.device)
+        self._at = theta.clone()
+        self._stalls = torch.zeros(len(theta), dtype=torch.int64, device=theta.device)
+        self._steps: list[torch.Tensor] = []
+        self._changes: list[torch.Tensor] = []
+        self._value, self._gradient = objective.evaluate(self._active, self._at)
+        self.value = self._value.clone()
+
+    @property
+    def n_at_work(self) -> int:
+        """How many problems do not rest yet."""
+        return len(self._active)
+
+    def is_at_work(self, problem: int) -> bool:
+        """Whether a problem does not rest yet."""
+        return bool((self._active == problem).any())
+
+    def rest(self, problems: list[int]) -> None:
+        """Let problems rest where they are."""
+        stop = torch.tensor(problems, dtype=torch.int64, device=self.theta.device)
+        self._leave(torch.isin(self._active, stop))
+
+    def advance(self) -> None:
+        """Take one step of every problem that does not rest."""
+        direction = -_two_loop(self._gradient, self._steps, self._changes)
+        slope = (self._gradient * direction).sum(dim=1).double()
+        up = slope >= 0
+        direction = torch.where(up[:, None], -self._gradient, direction)
+        slope = torch.where(up, -self._gradient.double().square().sum(dim=1), slope)
+        length = self._objective.reach(self._active, self._at, direction).to(direction.dtype)
+        at, value, gradient = self._line_search(direction, slope, length)
+        self._steps.append(at - self._at)
+        self._changes.append(gradient - self._gradient)
+        del self._steps[:-_MEMORY], self._changes[:-_MEMORY]
+        scale = self._tolerance * value.abs()
+        small = self._value - value <= scale
+        self._stalls = torch.where(small, self._stalls + 1, 0)
+        promised = -slope * length.double() / 2
+        self._at, self._value, self._gradient = at, value, gradient
+        self.theta[self._active], self.value[self._active] = at, value
+        self.iteration += 1
+        self._leave((promised <= scale / 10) | (self._stalls >= _STALLS))
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Arrays from which `restore` goes on, bit for bit."""
+        names = ["theta", "value", "_active", "_at", "_stalls", "_value", "_gradient"]
+        arrays = {name.strip("_"): getattr(self, name) for name in names if name[0] == "_"}
+        arrays |= {"all_theta": self.theta, "all_value": self.value}
+        for i, (step, change) in enumerate(zip(self._steps, self._changes, strict=True)):
+            arrays |= {f"step{i}": step, f"change{i}": change}
+        found = {name: array.cpu().numpy() for name, array in arrays.items()}
+        return found | {"iteration": np.array([self.iteration])}
+
+    def restore(self, arrays: dict[str, np.ndarray]) -> None:
+        """Go on from an earlier `state` of the same problems."""
+        device = self.theta.device
+        found = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+        self.theta, self.value = found["all_theta"], found["all_value"]
+        self._active, self._at, self._stalls = found["active"], found["at"], found["stalls"]
+        self._value, self._gradient = found["value"], found["gradient"]
+        self.iteration = int(found["iteration"][0])
+        n_pairs = sum(name.startswith("step") for name in found)
+        self._steps = [found[f"step{i}"] for i in range(n_pairs)]
+        self._changes = [found[f"change{i}"] for i in range(n_pairs)]
+
+    def _line_search(
+        self,
+        direction: Float[torch.Tensor, "a p"],
+        slope: Float[torch.Tensor, " a"],
+        length: Float[torch.Tensor, " a"],
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Halve each problem's step until its value falls; one that cannot fall stays put."""
+        length = length.clone()
+        at, value, gradient = self._at.clone(), self._value.clone(), self._gradient.clone()
+        todo = torch.arange(len(at), device=at.device)
+        for _ in range(_BACKTRACKS):
+            trial = self._at[todo] + length[todo, None] * direction[todo]
+            v, g = self._objective.evaluate(self._active[todo], trial)
+            wanted = self._value[todo] + _ARMIJO * length[todo].double() * slope[todo]
+            enough = v <= wanted + _NOISE * self._value[todo].abs()
+            done = todo[enough]
+            at[done], value[done], gradient[done] = trial[enough], v[enough], g[enough]
+            todo = todo[~enough]
+            if len(todo) == 0:
+                break
+            length[todo] *= 0.3
+        return at, value, gradient
+
+    def _leave(self, rest: Bool[torch.Tensor, " a"]) -> None:
         if rest.any():
             go = ~rest
-            active, at, value, gradient = active[go], at[go], value[go], gradient[go]
-            stalls = stalls[go]
-            steps = [s[go] for s in steps]
-            changes = [c[go] for c in changes]
-        if len(active) == 0:
-            return theta
-    theta[active] = at
-    return theta
+            self._active, self._at = self._active[go], self._at[go]
+            self._value, self._gradient = self._value[go], self._gradient[go]
+            self._stalls = self._stalls[go]
+            self._steps = [s[go] for s in self._steps]
+            self._changes = [c[go] for c in self._changes]
 
 
 def _two_loop(
@@ -91,47 +173,17 @@ def _two_loop(
 ) -> Float[torch.Tensor, "h p"]:
     """Inverse-Hessian estimate times gradient; pairs without positive curvature are passed over."""
     q = gradient.clone()
+    tiny = 1e-14 if gradient.dtype == torch.float64 else 1e-30
     inner = [(s * c).sum(dim=1) for s, c in zip(steps, changes, strict=True)]
-    rho = [torch.where(sc > 1e-14, 1 / sc.clamp(min=1e-14), 0.0) for sc in inner]
+    rho = [torch.where(sc > tiny, 1 / sc.clamp(min=tiny), 0.0) for sc in inner]
     alphas = []
     for s, c, r in zip(reversed(steps), reversed(changes), reversed(rho), strict=True):
         alpha = r * (s * q).sum(dim=1)
         q -= alpha[:, None] * c
         alphas.append(alpha)
     if steps:
-        scale = inner[-1] / changes[-1].square().sum(dim=1).clamp(min=1e-300)
+        scale = inner[-1] / changes[-1].square().sum(dim=1).clamp(min=tiny)
         q *= torch.where(scale > 0, scale, 1.0)[:, None]
     for s, c, r, alpha in zip(steps, changes, rho, reversed(alphas), strict=True):
         q += (alpha - r * (c * q).sum(dim=1))[:, None] * s
     return q
-
-
-def _line_search(
-    evaluate: Evaluate,
-    active: Int[torch.Tensor, " h"],
-    at: Float[torch.Tensor, "h p"],
-    value: Float[torch.Tensor, " h"],
-    gradient: Float[torch.Tensor, "h p"],
-    direction: Float[torch.Tensor, "h p"],
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Halve each problem's step until its value falls enough; one that cannot fall stays put."""
-    slope = (gradient * direction).sum(dim=1)
-    up = slope >= 0
-    direction = torch.where(up[:, None], -gradient, direction)
-    slope = torch.where(up, -gradient.square().sum(dim=1), slope)
-    length = torch.ones(len(at), dtype=at.dtype)
-    new_at, new_value, new_gradient = at.clone(), value.clone(), gradient.clone()
-    todo = torch.arange(len(at))
-    for _ in range(_BACKTRACKS):
-        trial = at[todo] + length[todo, None] * direction[todo]
-        v, g = evaluate(active[todo], trial)
-        enough = (
-            v <= value[todo] + _ARMIJO * length[todo] * slope[todo] + _NOISE * value[todo].abs()
-        )
-        done = todo[enough]
-        new_at[done], new_value[done], new_gradient[done] = trial[enough], v[enough], g[enough]
-        todo = todo[~enough]
-        if len(todo) == 0:
-            break
-        length[todo] *= 0.5
-    return new_at, new_value, new_gradient

@@ -1,11 +1,13 @@
 """A head that is linear in the standardised features."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+
+_RIDGE = 1e-3  # relative to the variance of a standardised feature
 
 
 @dataclass(frozen=True)
@@ -33,9 +35,17 @@ class LinearHead:
 
     def block_scores(self, X: Float[torch.Tensor, "n d"]) -> Float[torch.Tensor, "n k"]:
         """Scores of one block of finite float32 features."""
-        return torch.addmm(
-            torch.from_numpy(self.bias), self._standardiser(X), torch.from_numpy(self.weight)
-        )
+        return self.standard_scores(self._standardiser(X))
+
+    def standard_scores(self, X: Float[torch.Tensor, "n d"]) -> Float[torch.Tensor, "n k"]:
+        """Scores of standardised rows."""
+        bias, weight = torch.from_numpy(self.bias), torch.from_numpy(self.weight)
+        return torch.addmm(bias.to(X.device), X, weight.to(X.device))
+
+    def with_temperature(self, temperature: float) -> "LinearHead":
+        """Return the head with its scores divided by a temperature."""
+        by = np.float32(temperature)
+        return replace(self, weight=self.weight / by, bias=self.bias / by)
 
     def feature_weights(self) -> Float[np.ndarray, " d"]:
         """How much each feature moves the scores apart: norm over classes of its centred weights.
@@ -91,3 +101,31 @@ def norm_of_centred(weight: Float[np.ndarray, "d k"]) -> Float[np.ndarray, " d"]
     """
     centred = weight - weight.mean(axis=1, keepdims=True)
     return np.asarray(np.linalg.norm(centred.astype(float), axis=1))
+
+
+def linear_approximation(
+    scores: Float[np.ndarray, "n k"], X: Float[np.ndarray, "n d"]
+) -> Float[np.ndarray, " d"]:
+    """How much each feature moves the scores apart, by the linear head nearest to them.
+
+    Least squares of the centred scores on the features with a ridge of 1e-3 of a standardised
+    feature's variance; then the norm over classes of its weights. Of a head that is linear itself
+    this is what `LinearHead.feature_weights` says, up to the ridge.
+
+    Parameters
+    ----------
+    scores
+        Of some train rows.
+    X
+        Those rows, standardised.
+
+    Examples
+    --------
+    >>> X = np.array([[1.0, 1], [1, -1], [-1, 1], [-1, -1]])
+    >>> linear_approximation(np.stack([X[:, 0], -X[:, 0]], axis=1), X).round(2)
+    array([1.41, 0.  ])
+    """
+    X = X - X.mean(axis=0, dtype=float)
+    apart = scores - scores.mean(axis=1, keepdims=True, dtype=float)
+    gram = X.T @ X / len(X) + _RIDGE * np.eye(X.shape[1])
+    return norm_of_centred(np.linalg.solve(gram, X.T @ (apart - apart.mean(axis=0)) / len(X)))

@@ -9,10 +9,21 @@ from typing import Any
 import numpy as np
 
 from models.errors import DamagedHead
+from models.heads.ensemble import EnsembleHead
 from models.heads.head import Head
 from models.heads.linear import LinearHead
+from models.heads.neighbours import NeighbourHead
+from models.heads.network import NetworkHead
 
+# arrays of each type of head, and how many dimensions they have
 _LINEAR = {"mean": 1, "scale": 1, "weight": 2, "bias": 1, "class_ids": 1}
+_STANDARD = {"mean": 1, "scale": 1, "weights": 1, "class_ids": 1}
+_NEIGHBOURS = _STANDARD | {"bank": 2, "columns": 1}
+_VOTES = ("n_nearest", "vote_temperature", "temperature")
+_LAYERS = {
+    "mlp": {"first": 2, "first_bias": 1, "second": 2, "skip": 2, "bias": 1},
+    "cosine": {"weight": 2, "bias": 1, "sharpness": 1},
+}
 
 
 def pack(head: Head) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -26,8 +37,20 @@ def pack(head: Head) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     ({'type': 'linear'}, ['bias', 'class_ids', 'mean', 'scale', 'weight'])
     """
     if isinstance(head, LinearHead):
-        return {name: np.ascontiguousarray(getattr(head, name)) for name in _LINEAR}, {
-            "type": "linear"
+        return _arrays(head, _LINEAR), {"type": "linear"}
+    if isinstance(head, NeighbourHead):
+        what = {name: getattr(head, name) for name in _VOTES}
+        return _arrays(head, _NEIGHBOURS), {"type": "knn", **what}
+    if isinstance(head, NetworkHead):
+        arrays = {f"layer.{name}": array for name, array in head.arrays.items()}
+        what = {"type": "network", "kind": head.kind, "temperature": head.temperature}
+        return arrays | _arrays(head, _STANDARD), what
+    if isinstance(head, EnsembleHead):
+        packed = [pack(member) for member in head.members]
+        arrays = {f"{i}.{n}": a for i, (mine, _) in enumerate(packed) for n, a in mine.items()}
+        return arrays | {"shares": head.shares}, {
+            "type": "ensemble",
+            "members": [what for _, what in packed],
         }
     raise TypeError(f"no way to store {type(head).__name__}")
 
@@ -43,6 +66,18 @@ def unpack(arrays: Mapping[str, np.ndarray], what: Mapping[str, Any]) -> Head:
     if what.get("type") == "linear":
         _check(arrays, _LINEAR)
         return LinearHead(**{name: arrays[name] for name in _LINEAR})
+    if what.get("type") == "knn":
+        _check(arrays, _NEIGHBOURS)
+        return NeighbourHead(
+            **{name: arrays[name] for name in _NEIGHBOURS},
+            n_nearest=int(what["n_nearest"]),
+            vote_temperature=float(what["vote_temperature"]),
+            temperature=float(what["temperature"]),
+        )
+    if what.get("type") == "network":
+        return _network(arrays, what)
+    if what.get("type") == "ensemble":
+        return _ensemble(arrays, what)
     raise DamagedHead(f"wanted a known type of head, got {what.get('type')!r}.")
 
 
@@ -52,3 +87,35 @@ def _check(arrays: Mapping[str, np.ndarray], wanted: Mapping[str, int]) -> None:
         raise DamagedHead(
             f"wanted the tensors {', '.join(wanted)}, all finite, got {', '.join(found) or 'none'}."
         )
+
+
+def _arrays(head: Head, names: Mapping[str, int]) -> dict[str, np.ndarray]:
+    return {name: np.ascontiguousarray(getattr(head, name)) for name in names}
+
+
+def _network(arrays: Mapping[str, np.ndarray], what: Mapping[str, Any]) -> NetworkHead:
+    kind = what.get("kind")
+    if kind not in _LAYERS:
+        raise DamagedHead(f"wanted a network of kind {', '.join(_LAYERS)}, got {kind!r}.")
+    layers = {f"layer.{name}": ndim for name, ndim in _LAYERS[kind].items()}
+    _check(arrays, layers | _STANDARD)
+    return NetworkHead(
+        kind=kind,
+        arrays={name.removeprefix("layer."): arrays[name] for name in layers},
+        temperature=float(what["temperature"]),
+        **{name: arrays[name] for name in _STANDARD},
+    )
+
+
+def _ensemble(arrays: Mapping[str, np.ndarray], what: Mapping[str, Any]) -> EnsembleHead:
+    members = []
+    for i, member in enumerate(what.get("members", [])):
+        prefix = f"{i}."
+        mine = {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
+        members.append(unpack(mine, member))
+    shares = arrays.get("shares")
+    if not members or shares is None or shares.shape != (len(members),):
+        raise DamagedHead("wanted an ensemble with a share for each member, got another.")
+    if not np.isfinite(shares).all() or len({m.n_features for m in members}) > 1:
+        raise DamagedHead("wanted members over the same features with finite shares.")
+    return EnsembleHead(tuple(members), shares)

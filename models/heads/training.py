@@ -1,79 +1,37 @@
-"""Internal validation on train rows, the choice it makes, and the refit on all train rows."""
+"""The door: train a head, choose its parameters on held-out train rows, fit it on all of them."""
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import Int, UInt8
-from scipy.optimize import minimize_scalar
+from jaxtyping import UInt8
 
-from models.errors import InvalidParams, NoTrainRows
-from models.estimate import Estimate, share, wilson
-from models.heads import fits
-from models.heads.head import scores as scores_of
-from models.heads.linear import LinearHead
+from models.errors import InvalidParams
+from models.estimate import Estimate, share
+from models.heads.checkpoint import Checkpoint, NoCheckpoint
+from models.heads.ensemble import EnsembleHead, best_shares, combined
+from models.heads.kinds import KINDS
 from models.heads.rows import TrainRows
+from models.heads.session import Curve, Progress, Resources, Session, kind_of
+from models.heads.task import Params, TrainedHead
+from models.heads.validation import Board, Candidate, in_words
 
-# from here on one held-out twentieth is large enough to choose by; below, every row is held out
-HOLDOUT_FROM_ROWS = 50_000
-N_FOLDS = 5
-NEVER_HELD = 255
-_BLOCK_ROWS = 8192
-Progress = Callable[[float, str], None]
-_Fit = Callable[
-    [torch.Tensor, torch.Tensor, int, Sequence[float], fits.Tick], Iterator[fits.Solution]
-]
-
-
-@dataclass(frozen=True)
-class _Kind:
-    """A head: how it is fitted, its hyper-parameter, and the values tried by default.
-
-    `grid` runs from the weakest regularisation to the strongest, down where `falling`.
-    """
-
-    fit: _Fit
-    param: str | None
-    grid: tuple[float, ...]
-    high: float = math.inf
-    per_row: bool = False  # the grid is multiplied by the number of rows
-    falling: bool = False  # the smaller the value, the stronger
-
-
-HEADS: Mapping[str, _Kind] = {
-    "logistic": _Kind(fits.logistic, "C", (3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 3e-3, 1e-3, 3e-4),
-        falling=True,
-    ),
-    "lda": _Kind(
-        fits.lda, "shrinkage", (1e-3, 3e-3, 0.01, 0.03, 0.06, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0),
-        high=1.0,
-    ),
-    "ridge": _Kind(
-        fits.ridge, "alpha", (1e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0), per_row=True
-    ),
-    "nearest_mean": _Kind(fits.nearest_mean, None, (0.0,)),
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One value of the hyper-parameter and how it did on the rows that it was not fitted on.
-
-    Attributes
-    ----------
-    value : of the hyper-parameter; None for a head without one
-    top1 : share of validation rows that are right
-    nll : mean −log probability of the label in nats, after scaling by the best temperature
-    temperature : that temperature
-    """
-
-    value: float | None
-    top1: float
-    nll: float
-    temperature: float
+ENSEMBLE, AUTO = "ensemble", "auto"
+HEADS = (*KINDS, ENSEMBLE, AUTO)
+_BUDGET_S = 3600.0
+_MEMBERS = ("lda", "ridge", "logistic", "knn")
+# what `auto` tries, in this order; variants of the logistic head start from its best penalty
+_LADDER = (
+    "nearest_mean", "lda", "ridge", "logistic", "logistic with label smoothing",
+    "logistic with noise", "knn", "cosine", "mlp",
+)  # fmt: skip
+_VARIANTS: Mapping[str, Params] = {
+    "logistic with label smoothing": {"label_smoothing": 0.1, "averaging": "ema"},
+    "logistic with noise": {"noise": 0.5},
+}
+_FLOPS_PER_S = 1e11  # of a machine to plan by, so that a plan does not hang on the clock
 
 
 @dataclass(frozen=True)
@@ -82,28 +40,34 @@ class Trained:
 
     Attributes
     ----------
-    head : fitted on all train rows with the chosen value
-    params : the chosen hyper-parameters
+    head : fitted on all train rows with the chosen parameters
+    kind : kind of the head; for `auto`, of the winner
+    params : the chosen parameters
     method : how they were chosen
-    top1 : internal validation accuracy of the choice; optimistic, for the choice was made by it,
-        and more so where the backbone has seen the train images
-    candidates : the whole leaderboard, in the order of the grid
+    top1 : internal validation accuracy of the choice, on rows that took no part in it; optimistic
+        where the backbone has seen the train images
+    candidates : the whole leaderboard
     n_train : number of train rows
-    fold : uint8 [n], which rows were held out together while hyper-parameters were chosen; 255
-        for rows that were never held out
+    fold : uint8 [n], which rows were held out together while parameters were chosen; 255 for rows
+        that were never held out
+    curves : of the fits that took steps
+    notes : what users should know
     """
 
-    head: LinearHead
-    params: dict[str, float]
+    head: TrainedHead
+    kind: str
+    params: Params
     method: str
     top1: Estimate
     candidates: list[Candidate]
     n_train: int
     fold: UInt8[np.ndarray, " n"]
+    curves: list[Curve] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
-def check_params(head: str, params: Mapping[str, Any], *, n_train: int = 1) -> tuple[float, ...]:
-    """Values of the hyper-parameter to try, weakest regularisation first; default: a grid.
+def check_params(head: str, params: Mapping[str, Any]) -> None:
+    """Refuse what `train` would refuse of a head's name and parameters.
 
     Raises
     ------
@@ -112,35 +76,17 @@ def check_params(head: str, params: Mapping[str, Any], *, n_train: int = 1) -> t
 
     Examples
     --------
-    >>> check_params("logistic", {"C": 0.5})
-    (0.5,)
+    >>> check_params("logistic", {"C": 0.5, "label_smoothing": 0.1})
     """
-    kind = HEADS.get(head)
-    if kind is None:
-        raise InvalidParams(f"wanted a head ({', '.join(HEADS)}), got {head!r}.")
-    unknown = sorted(set(params) - {kind.param})
-    if unknown:
-        has = f"the parameter {kind.param}" if kind.param else "no parameters"
-        meant = [name for name in unknown if name.lower() == str(kind.param).lower()]
-        raise InvalidParams(
-            f"head {head} has {has}, got {', '.join(unknown)}. "
-            + (f"Did you mean {kind.param}?" if meant else "Leave it out.")
-        )
-    if not params:
-        return tuple(v * n_train for v in kind.grid) if kind.per_row else kind.grid
-    asked = params[str(kind.param)]
-    values = tuple(asked) if isinstance(asked, list | tuple) else (asked,)
-    for value in values:
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not 0 < value <= kind.high or not math.isfinite(value):
-            raise InvalidParams(
-                f"wanted {kind.param} above 0"
-                + (f" and at most {kind.high:g}" if math.isfinite(kind.high) else "")
-                + f", or a list of such numbers, got {asked!r}."
-            )
-    if not values:
-        raise InvalidParams(f"wanted at least one value of {kind.param}, got an empty list.")
-    return tuple(sorted({float(value) for value in values}, reverse=kind.falling))
+    if head == ENSEMBLE:
+        _heads_in(params, _MEMBERS, allowed={"heads"}, least=2)
+    elif head == AUTO:
+        _heads_in(params, _LADDER, allowed={"heads", "budget_s"}, least=1)
+        budget = params.get("budget_s", _BUDGET_S)
+        if isinstance(budget, bool) or not isinstance(budget, int | float) or not budget > 0:
+            raise InvalidParams(f"wanted budget_s above 0, in seconds, got {budget!r}.")
+    else:
+        kind_of(head, HEADS).candidates(head, params)
 
 
 def train(
@@ -150,13 +96,16 @@ def train(
     *,
     seed: int,
     progress: Progress = lambda _share, _message: None,
+    checkpoint: Checkpoint | None = None,
+    resources: Resources | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Trained:
-    """Train a head: choose its hyper-parameter on held-out train rows, then fit on all of them.
+    """Train a head: choose its parameters on held-out train rows, then fit on all of them.
 
-    From 50,000 rows on one stratified twentieth is held out, below that five folds are. The best
-    validation accuracy wins, ties go to the lower loss, then to the stronger
-    regularisation; with at least 50,000 validation rows the strongest regularisation within one
-    standard error of the best wins.
+    From 50,000 rows on a stratified twentieth is held out, below that five folds are. The best
+    validation accuracy wins, ties go to the lower loss, then to the stronger regularisation; with
+    at least 50,000 validation rows the strongest regularisation within one standard error of the
+    best wins.
 
     Parameters
     ----------
@@ -165,139 +114,243 @@ def train(
     head
         One of `HEADS`.
     params
-        `{"C": …}`, `{"shrinkage": …}` or `{"alpha": …}`, a number or a list; default: a grid.
+        Of the head (see `models.heads.kinds`), a number or, where it is swept, a list; default: a
+        grid. `ensemble` takes {"heads": […]}, `auto` {"heads": […], "budget_s": …}.
     seed
-        Of the folds.
+        Of the folds and of all that is drawn: the same seed, machine and device give the same head.
     progress
         Called often with the share done and a message; an exception from it stops the training.
+    checkpoint
+        Where to keep what a training that was killed goes on from.
+    resources
+        Memory, disk and device that may be used.
+    clock
+        Seconds, for the budget of `auto`.
 
     Raises
     ------
-    InvalidParams, NoTrainRows
+    InvalidParams, NoTrainRows, NoRoom
     """
-    values = check_params(head, params or {}, n_train=len(rows.labels))
-    kind = HEADS[head]
-    class_ids = rows.class_ids
-    k = len(class_ids)
-    if k < 2:
-        raise NoTrainRows(f"wanted train rows of at least two classes, got {k}.")
-    y = np.searchsorted(class_ids, rows.labels)
-    features = rows.features[0 : len(y)]
-    fold = _folds(y, seed)
-    parts = range(1) if len(y) >= HOLDOUT_FROM_ROWS else range(N_FOLDS)
-    held_rows = np.isin(fold, parts)
-    scores = np.empty((len(values), int(held_rows.sum()), k), np.float32)
-    place = np.cumsum(held_rows) - 1
-    n_fits = len(parts) + 1
-    for i in parts:
-        held = fold == i
-
-        def tick(done: float, i: int = i) -> None:
-            progress((i + done) / n_fits, f"internal validation, part {i + 1} of {len(parts)}")
-
-        fitted = _fit_all(kind, features[~held], y[~held], class_ids, values, tick)
-        for v, candidate in enumerate(fitted):
-            scores[v, place[held]] = scores_of(candidate, features[held])
-    labels = y[held_rows]
-    candidates = [
-        _judge(value if kind.param else None, s, labels)
-        for value, s in zip(values, scores, strict=True)
-    ]
-    best = _choose(candidates, len(labels))
-    progress((n_fits - 1) / n_fits, "fitting on all train rows")
-
-    def last_tick(done: float) -> None:
-        progress((n_fits - 1 + done) / n_fits, "fitting on all train rows")
-
-    (final,) = _fit_all(kind, features, y, class_ids, (values[best],), last_tick)
-    chosen = candidates[best]
-    temperature = np.float32(chosen.temperature)
+    began, asked = clock(), params or {}
+    check_params(head, asked)
+    session = Session(
+        rows,
+        seed=seed,
+        progress=progress,
+        checkpoint=checkpoint or NoCheckpoint(),
+        resources=resources or Resources(),
+    )
+    if head == ENSEMBLE:
+        found = _ensemble(session, asked.get("heads", _MEMBERS))
+    elif head == AUTO:
+        budget = float(asked.get("budget_s", _BUDGET_S))
+        found = _auto(session, asked.get("heads", _LADDER), budget, lambda: clock() - began)
+    else:
+        found = _one(session, head, asked)
     progress(1.0, "trained")
+    return found
+
+
+def _one(session: Session, head: str, params: Mapping[str, Any]) -> Trained:
+    candidates = kind_of(head).candidates(head, params, session.matrix.shape[0])
+    session.span(0.05, 0.8, "internal validation")
+    board = session.sweep(head, candidates)
+    session.span(0.8, 1.0, "fitting on all train rows")
+    final = _fit_best(session, board)
+    chosen = board.candidates[board.best()]
+    return _trained(session, final, head, chosen.params, board.n_right(), [board])
+
+
+def _fit_best(session: Session, board: Board) -> TrainedHead:
+    """Fit the best candidate on all train rows, calibrated."""
+    best = board.best()
+    chosen = board.candidates[best]
+    fitted = session.fit_all(chosen.head, chosen.params, board.found[best])
+    return fitted.with_temperature(chosen.temperature)
+
+
+def _ensemble(session: Session, heads: Sequence[str]) -> Trained:
+    boards = _sweep_all(session, heads, lambda _name, _boards: None)
+    together = _mixed(session, boards)
+    final, params = _fit_mixed(session, boards, together)
+    return _trained(session, final, ENSEMBLE, params, together.n_right(), [*boards, together])
+
+
+def _auto(
+    session: Session, heads: Sequence[str], budget_s: float, spent: Callable[[], float]
+) -> Trained:
+    """Climb the ladder, put what was found together, and keep the best."""
+
+    def too_long(name: str, boards: list[Board]) -> str | None:
+        if not boards:
+            return None
+        needed = _seconds(session, name)
+        if spent() + needed <= budget_s:
+            return None
+        return f"{name} was left out: about {needed:.0f} s more than the budget of {budget_s:.0f} s"
+
+    boards = _sweep_all(session, heads, too_long)
+    together = _mixed(session, boards) if len(boards) > 1 else None
+    rungs = boards if together is None else [*boards, together]
+    best = rungs[_best_rung(rungs, None)]
+    n_right = sum(
+        int(chosen.correct[chosen.best(p)][chosen.part == p].sum())
+        for p in range(best.n_parts)
+        for chosen in [rungs[_best_rung(rungs, p)]]
+    )
+    if best is together:
+        final, params = _fit_mixed(session, boards, best)
+        kind = ENSEMBLE
+    else:
+        session.span(0.85, 1.0, "fitting the winner on all train rows")
+        final = _fit_best(session, best)
+        chosen = best.candidates[best.best()]
+        kind, params = chosen.head, chosen.params
+    return _trained(session, final, kind, params, n_right, rungs)
+
+
+def _best_rung(rungs: Sequence[Board], without: int | None) -> int:
+    """Rung whose best candidate is right most often on the rows outside a part."""
+    rows = rungs[0].part != (-1 if without is None else without)
+    top1 = [float(board.correct[board.best(without)][rows].mean()) for board in rungs]
+    nll = [b.candidates[b.best()].nll if without is None else 0.0 for b in rungs]
+    # rungs are no path of one penalty: the strictly best counts, ties go to the earlier one
+    return min(range(len(rungs)), key=lambda i: (-top1[i], round(nll[i], 4), i))
+
+
+def _sweep_all(
+    session: Session, heads: Sequence[str], skip: Callable[[str, list[Board]], str | None]
+) -> list[Board]:
+    """Sweep heads in turn, but for those with a reason to be left out, which is noted."""
+    boards: list[Board] = []
+    n = session.matrix.shape[0]
+    for i, name in enumerate(heads):
+        reason = skip(name, boards)
+        if reason is not None:
+            session.notes.append(reason)
+            continue
+        share = 0.8 / len(heads)
+        session.span(0.05 + share * i, 0.05 + share * (i + 1), f"internal validation of {name}")
+        if name not in _VARIANTS:
+            boards.append(session.sweep(name, kind_of(name).candidates(name, {}, n)))
+            continue
+        plain = [b for b in boards if b.candidates[0].head == "logistic"]
+        C = plain[0].candidates[plain[0].best()].params["C"] if plain else 0.01
+        values = {"C": [3 * C, C, C / 3], **_VARIANTS[name]}
+        boards.append(session.sweep("logistic", kind_of("logistic").candidates(name, values, n)))
+    return boards
+
+
+def _mixed(session: Session, boards: Sequence[Board]) -> Board:
+    """Judge the heads together: for each part, with shares that were fitted on the others."""
+    together = session.board()
+    session.span(0.85, 0.86, "weighing the heads")
+    y, part = together.y, together.part
+    scores = None
+    for p in range(together.n_parts):
+        members = [board.calibrated(p) for board in boards]
+        others = np.flatnonzero(part != p)
+        shares = best_shares([m[others] for m in members], y[others])
+        mixed = combined(members, shares)
+        scores = mixed if scores is None else scores
+        scores[np.flatnonzero(part == p)] = mixed[np.flatnonzero(part == p)]
+    shares = best_shares([board.calibrated() for board in boards], y)
+    names = [board.candidates[board.best()] for board in boards]
+    params = {
+        "members": [
+            {"head": c.head, "params": c.params, "share": round(float(s), 4)}
+            for c, s in zip(names, shares, strict=True)
+            if s
+        ]
+    }
+    assert scores is not None
+    n_fit = names[0].n_fit
+    together.judge(ENSEMBLE, params, scores, n_fit=n_fit, found={"shares": shares.tolist()})
+    return together
+
+
+def _fit_mixed(
+    session: Session, boards: Sequence[Board], together: Board
+) -> tuple[TrainedHead, Params]:
+    """Fit the members with a share on all train rows."""
+    shares = np.array(together.found[0]["shares"])
+    members = []
+    used = np.flatnonzero(shares)
+    for i, place in enumerate(used):
+        share = 0.14 / len(used)
+        session.span(0.86 + share * i, 0.86 + share * (i + 1), "fitting on all train rows")
+        members.append(_fit_best(session, boards[int(place)]))
+    head = EnsembleHead(tuple(members), shares[used])
+    chosen = together.candidates[0]
+    return head.with_temperature(chosen.temperature), chosen.params
+
+
+def _trained(
+    session: Session,
+    head: TrainedHead,
+    kind: str,
+    params: Params,
+    n_right: int,
+    boards: Sequence[Board],
+) -> Trained:
+    n, n_held = session.matrix.shape[0], session.held.n
     return Trained(
-        head=LinearHead(
-            final.mean, final.scale, final.weight / temperature, final.bias / temperature, class_ids
-        ),
-        params={} if kind.param is None else {kind.param: values[best]},
-        method=(
-            f"held-out twentieth of the train rows ({len(labels):,} rows), stratified, seed {seed}"
-            if len(parts) == 1
-            else f"{N_FOLDS}-fold cross-validation on the train rows, stratified, seed {seed}"
-        ),
-        top1=share(round(chosen.top1 * len(labels)), len(labels)),
-        candidates=candidates,
-        n_train=len(y),
-        fold=np.where(held_rows, fold, NEVER_HELD).astype(np.uint8),
+        head=head,
+        kind=kind,
+        params=params,
+        method=in_words(n, n_held, session.seed),
+        top1=share(n_right, n_held),
+        candidates=[c for board in boards for c in (*board.tried, *board.candidates)],
+        n_train=n,
+        fold=session.fold,
+        curves=session.curves,
+        notes=session.notes,
     )
 
 
-def _folds(y: Int[np.ndarray, " n"], seed: int) -> Int[np.ndarray, " n"]:
-    """Fold of each row, stratified: every class is dealt out over the folds, starting anywhere."""
-    n_folds = 20 if len(y) >= HOLDOUT_FROM_ROWS else N_FOLDS
-    rng = np.random.default_rng(seed)
-    order = np.lexsort((rng.random(len(y)), y))
-    counts = np.bincount(y)
-    rank = np.arange(len(y)) - np.repeat(np.cumsum(counts) - counts, counts)
-    start = rng.integers(n_folds, size=len(counts))
-    fold = np.empty(len(y), np.int64)
-    fold[order] = (rank + np.repeat(start, counts)) % n_folds
-    return fold
+def _heads_in(
+    params: Mapping[str, Any], known: Sequence[str], *, allowed: set[str], least: int
+) -> None:
+    """Refuse other parameters than these, and heads that are none.
+
+    Raises
+    ------
+    InvalidParams
+    """
+    unknown = sorted(set(params) - allowed)
+    if unknown:
+        raise InvalidParams(
+            f"wanted the parameters {', '.join(sorted(allowed))}, got {', '.join(unknown)}. "
+            "Leave it out."
+        )
+    heads = params.get("heads", known)
+    usable = (*_LADDER, *KINDS)
+    if isinstance(heads, str) or not isinstance(heads, Sequence) or len(heads) < least:
+        raise InvalidParams(f"wanted a list of at least {least} heads, got {heads!r}.")
+    for name in heads:
+        if name not in usable:
+            raise InvalidParams(
+                f"wanted heads among {', '.join(dict.fromkeys(usable))}, got {name!r}."
+            )
+    if len(set(heads)) < len(heads):
+        raise InvalidParams(f"wanted each head once, got {', '.join(heads)}.")
 
 
-def _fit_all(
-    kind: _Kind,
-    features: np.ndarray,
-    y: np.ndarray,
-    class_ids: np.ndarray,
-    values: Sequence[float],
-    tick: fits.Tick,
-) -> Iterator[LinearHead]:
-    """Heads for all values, with the features standardised on just these rows."""
-    mean = features.mean(axis=0, dtype=np.float64)
-    scale = features.std(axis=0, dtype=np.float64)
-    # a feature that moves by rounding alone would be blown up to unit variance
-    scale = np.where(scale > 1e-7 * np.abs(mean), scale, 1.0)
-    scale = np.maximum(scale, 1e-30)
-    X = torch.empty(features.shape, dtype=torch.float32)
-    for start in range(0, len(features), _BLOCK_ROWS):
-        block = features[start : start + _BLOCK_ROWS]
-        X[start : start + len(block)] = torch.from_numpy((block - mean) / scale)
-    for weight, bias in kind.fit(X, torch.from_numpy(y), len(class_ids), values, tick):
-        yield LinearHead(mean, scale, weight.numpy(), bias.numpy(), class_ids)
-
-
-def _judge(value: float | None, scores: np.ndarray, labels: np.ndarray) -> Candidate:
-    logits = torch.from_numpy(scores).double()
-    y = torch.from_numpy(labels)
-    correct = (logits.argmax(dim=1) == y).double().mean()
-    # a class without rows in its fold counts as the least likely one, not as impossible
-    absent = logits < fits.ABSENT / 2
-    floor = logits.masked_fill(absent, math.inf).amin(dim=1, keepdim=True)
-    logits = torch.where(absent, floor, logits)
-
-    def nll(log_temperature: float, smoothing: float) -> float:
-        scaled = logits / math.exp(log_temperature)
-        return float(torch.nn.functional.cross_entropy(scaled, y, label_smoothing=smoothing))
-
-    # where all rows are right the loss alone would ask for certainty: n right ones do not show it
-    found = minimize_scalar(
-        nll,
-        bounds=(-7, 7),
-        args=(1 / (len(y) + 2),),
-        method="bounded",
-        options={"xatol": 1e-3},
-    )
-    return Candidate(value, float(correct), nll(found.x, 0.0), math.exp(found.x))
-
-
-def _choose(candidates: list[Candidate], n: int) -> int:
-    """Index of the best candidate; the grid runs from weak to strong regularisation."""
-
-    def rank(i: int) -> tuple[float, float, int]:
-        return -candidates[i].top1, round(candidates[i].nll, 4), -i
-
-    best = min(range(len(candidates)), key=rank)
-    if n < HOLDOUT_FROM_ROWS:
-        return best
-    low, high = wilson(round(candidates[best].top1 * n), n, level=0.6827)
-    within = candidates[best].top1 - (high - low) / 2
-    return max(i for i, c in enumerate(candidates) if c.top1 >= within)
+def _seconds(session: Session, name: str) -> float:
+    """About how long the sweep of a head takes."""
+    n, d = session.matrix.shape
+    k, n_held, rounds = session.matrix.k, session.held.n, len(session.rounds)
+    held = 2.0 * n_held * d * k
+    if name in ("nearest_mean", "lda", "ridge"):
+        flops = 12 * held + rounds * 10.0 * d**3
+    elif name == "knn":
+        flops = 4.0 * n_held * n * d
+    elif name in _VARIANTS:
+        flops = rounds * 3 * 12 * 4.0 * n * d * k
+    elif name == "logistic":
+        flops = rounds * (12 * 12 * 4.0 * min(n, 50_000) * d * k + 3 * 12 * 4.0 * n * d * k)
+    elif name == "cosine":
+        flops = rounds * 3 * 3 * 6.0 * max(n, 500_000) * d * k
+    else:
+        flops = rounds * 2 * 3 * 6.0 * max(n, 500_000) * (d * 512 + 512 * k + d * k)
+    return flops / _FLOPS_PER_S

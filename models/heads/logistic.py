@@ -1,0 +1,474 @@
+"""Multinomial logistic regression for many penalties at once, and what can be varied in its loss.
+
+The parameters are scaled so that the loss is about equally curved in every direction: in the
+eigenvectors of the features' covariance, by what ridge regression would divide by. The first step
+from 0 is then ridge regression itself, and few more are needed. The line search looks at a sample
+of the rows, so that nearly every pass over all of them is a step.
+
+Source: D. Böhning (1992), Multinomial logistic regression algorithm, Ann. Inst. Statist. Math. 44,
+197-200, for the bound on the curvature that the scaling follows.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from models.heads.checkpoint import Checkpoint, NoCheckpoint
+from models.heads.judging import nll_at_best_temperature
+from models.heads.lbfgs import Minimiser
+from models.heads.matrix import Part, Tick
+from models.heads.softmax import Targets, slope, to_residual
+
+MAX_ITERATIONS = 300
+_TOLERANCE = 1e-7
+_LOW_TOLERANCE = 1e-3  # of the steps in bfloat16 that come before the last ones in float32
+_COLUMNS = 1024  # of scores that one product makes
+_SCORES_BYTES = 8e6
+_SAMPLE_ROWS = 4096
+_PATIENCE = 3
+_KEEP_EVERY_S = 10.0
+_EMA_DECAY = 0.7
+_DRAWN_ROWS = 20_000
+_EXACT_PARAMETERS = 2_000_000
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is varied in the loss.
+
+    Attributes
+    ----------
+    label_smoothing : share of each target that is spread over all classes
+    balanced : whether every class weighs the same, however many rows it has
+    noise : standard deviation of noise on the features, in standard deviations of theirs
+    dropout : share of the features that each row loses; the others grow in proportion
+    mixup : α of Beta(α, α), by whose draws two rows and their targets are mixed; 0: none
+    averaging : "ema" or "swa": the mean of the iterates instead of the last one; None: the last
+    early_stopping : whether the iterate that is best on the monitored rows is kept
+
+    Noise, dropout and mixup are drawn once for each row, from the seed, not anew in each pass: the
+    loss stays one smooth function, and a training repeatable (few rows are drawn several times).
+
+    Source: C. Szegedy et al. (2016), CVPR, section 7 (smoothing); H. Zhang et al. (2018), ICLR
+    (mixup); S. Wager, S. Wang and P. Liang (2013), NeurIPS (noise and dropout); P. Izmailov et al.
+    (2018), UAI (averaging).
+    """
+
+    label_smoothing: float = 0.0
+    balanced: bool = False
+    noise: float = 0.0
+    dropout: float = 0.0
+    mixup: float = 0.0
+    averaging: str | None = None
+    early_stopping: bool = True
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether rows are changed by chance."""
+        return bool(self.noise or self.dropout or self.mixup)
+
+
+@dataclass
+class Fitted:
+    """One penalty's weights.
+
+    Attributes
+    ----------
+    weight, bias : float32 [d, k] and [k]
+    iterations : steps that led there
+    is_converged : False where the limit of the iterations or the monitored rows ended it
+    curve : of each step: mean loss of the rows with the penalty, and the monitored NLL or None
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+    iterations: int
+    is_converged: bool
+    curve: list[tuple[float, float | None]] = field(default_factory=list)
+
+
+def fit(
+    part: Part,
+    values: Sequence[float],
+    options: Options,
+    *,
+    seed: int,
+    monitor: Part | None = None,
+    iterations: Sequence[int | None] | None = None,
+    low_precision: bool = False,
+    tick: Tick = lambda _share: None,
+    checkpoint: Checkpoint | None = None,
+    key: str = "logistic",
+) -> Iterator[Fitted]:
+    """Minimise Σ loss + ‖W‖² / (2C), the bias free, for each C, in the order of the values.
+
+    With two classes the penalty is shared by two weight vectors, so that C here is half of
+    scikit-learn's.
+
+    Parameters
+    ----------
+    seed
+        Of what is drawn.
+    monitor
+        Rows that are not learnt from, by which the best iterate is kept; None: the minimum.
+    iterations
+        For each value, the steps to take, found on a monitored fit; None: to the minimum.
+    low_precision
+        Whether the first steps use bfloat16.
+    checkpoint, key
+        Where the state is kept every few seconds, and under what name.
+    """
+    at_once = max(1, _COLUMNS // part.matrix.k)
+    kept = checkpoint or NoCheckpoint()
+    for first in range(0, len(values), at_once):
+        some = values[first : first + at_once]
+
+        def share(done: float, first: int = first, some: Sequence[float] = some) -> None:
+            tick((first + len(some) * done) / len(values))
+
+        limits = None if iterations is None else list(iterations[first : first + at_once])
+        objective = _Objective(part, some, options, seed=seed, low_precision=low_precision)
+        run = _Run(objective, options, monitor, limits, share, kept, f"{key}-{first}")
+        yield from run.fitted()
+
+
+class _Run:
+    """The minimisation of some penalties: early stopping, averaging, checkpoints."""
+
+    def __init__(
+        self,
+        objective: "_Objective",
+        options: Options,
+        monitor: Part | None,
+        limits: list[int | None] | None,
+        share: Tick,
+        checkpoint: Checkpoint,
+        key: str,
+    ) -> None:
+        self._objective, self._options, self._share = objective, options, share
+        self._limits = limits
+        self._checkpoint, self._key = checkpoint, key
+        self._monitored = None
+        if monitor is not None and options.early_stopping and monitor.n:
+            self._monitored = monitor.first(_SAMPLE_ROWS // 2)
+        h = objective.h
+        self._best = torch.zeros(0)
+        self._best_nll = np.full(h, math.inf)
+        self._best_iteration = np.zeros(h, int)
+        self._stopped = np.zeros(h, bool)
+        self._mean = torch.zeros(0)
+        self._curves = np.full((MAX_ITERATIONS, h, 2), np.nan)
+
+    def fitted(self) -> Iterator[Fitted]:
+        """Run to the end and give the weights of each penalty."""
+        objective = self._objective
+        objective.ticks = lambda passes: self._share(min(0.99, passes / (passes + 12)))
+        minimiser = Minimiser(objective, objective.start(), tolerance=self._tolerance())
+        self._mean = minimiser.theta.clone()
+        self._best = minimiser.theta.clone()
+        self._resume(minimiser)
+        kept_at = time.monotonic()
+        self._stop_at_limits(minimiser)
+        while minimiser.n_at_work and minimiser.iteration < MAX_ITERATIONS:
+            minimiser.advance()
+            self._look(minimiser)
+            self._stop_at_limits(minimiser)
+            if objective.low_precision and not minimiser.n_at_work:
+                minimiser = self._polished(minimiser)
+            if time.monotonic() - kept_at >= _KEEP_EVERY_S:
+                self._checkpoint.put(self._key, self._state(minimiser))
+                kept_at = time.monotonic()
+        n = minimiser.iteration
+        is_cut = np.array([minimiser.is_at_work(i) for i in range(objective.h)]) | self._stopped
+        theta = self._best if self._monitored is not None else self._iterate(minimiser)
+        weight, bias = objective.weights(torch.arange(objective.h), theta)
+        for i in range(objective.h):
+            curve = self._curves[:n, i]
+            curve = curve[np.isfinite(curve[:, 0])]
+            steps = int(self._best_iteration[i]) if self._monitored is not None else len(curve)
+            yield Fitted(
+                weight[i].contiguous(),
+                bias[i].contiguous(),
+                steps,
+                not bool(is_cut[i]),
+                [(float(a), None if math.isnan(b) else float(b)) for a, b in curve],
+            )
+
+    def _tolerance(self) -> float:
+        return _LOW_TOLERANCE if self._objective.low_precision else _TOLERANCE
+
+    def _polished(self, minimiser: Minimiser) -> Minimiser:
+        """Go on in float32 from where bfloat16 led."""
+        self._objective.low_precision = False
+        polished = Minimiser(self._objective, minimiser.theta, tolerance=_TOLERANCE)
+        polished.iteration = minimiser.iteration
+        if self._stopped.any():
+            polished.rest(np.flatnonzero(self._stopped).tolist())
+        return polished
+
+    def _iterate(self, minimiser: Minimiser) -> torch.Tensor:
+        return minimiser.theta if self._options.averaging is None else self._mean
+
+    def _look(self, minimiser: Minimiser) -> None:
+        """Average, note the loss, and judge the iterate where rows are monitored."""
+        t = minimiser.iteration
+        if self._options.averaging is not None:
+            newest = 1 / t if self._options.averaging == "swa" else max(1 - _EMA_DECAY, 1 / t)
+            self._mean.lerp_(minimiser.theta, newest)
+        running = [i for i in range(self._objective.h) if not self._stopped[i]]
+        self._curves[t - 1, running, 0] = minimiser.value[running].cpu().numpy()
+        if self._monitored is None:
+            return
+        X, y = self._monitored
+        theta = self._iterate(minimiser)
+        weight, bias = self._objective.weights(torch.arange(self._objective.h), theta)
+        for i in running:
+            nll = nll_at_best_temperature(torch.addmm(bias[i], X, weight[i]), y)
+            self._curves[t - 1, i, 1] = nll
+            if nll < self._best_nll[i] - 1e-5:
+                self._best_nll[i], self._best_iteration[i] = nll, t
+                self._best[i] = theta[i]
+            elif t - self._best_iteration[i] >= _PATIENCE:
+                self._stopped[i] = True
+        minimiser.rest(np.flatnonzero(self._stopped).tolist())
+
+    def _stop_at_limits(self, minimiser: Minimiser) -> None:
+        if self._limits is not None:
+            over = [i for i, n in enumerate(self._limits) if n is not None]
+            over = [i for i in over if minimiser.iteration >= (self._limits[i] or 0)]
+            self._stopped[over] = True
+            minimiser.rest(over)
+
+    def _state(self, minimiser: Minimiser) -> dict[str, np.ndarray]:
+        mine = {
+            "best": self._best.cpu().numpy(),
+            "best_nll": self._best_nll,
+            "best_iteration": self._best_iteration,
+            "stopped": self._stopped,
+            "mean": self._mean.cpu().numpy(),
+            "curves": self._curves[: minimiser.iteration],
+            "low": np.array([self._objective.low_precision]),
+        }
+        state = {f"lbfgs-{name}": array for name, array in minimiser.state().items()}
+        return {name: np.ascontiguousarray(array) for name, array in (mine | state).items()}
+
+    def _resume(self, minimiser: Minimiser) -> None:
+        found = self._checkpoint.get(self._key)
+        if found is None:
+            return
+        device = minimiser.theta.device
+        self._objective.low_precision = bool(found["low"][0])
+        minimiser.restore(
+            {n.removeprefix("lbfgs-"): a for n, a in found.items() if n.startswith("lbfgs-")}
+        )
+        self._best = torch.from_numpy(found["best"]).to(device)
+        self._mean = torch.from_numpy(found["mean"]).to(device)
+        self._best_nll, self._stopped = found["best_nll"], found["stopped"]
+        self._best_iteration = found["best_iteration"]
+        self._curves[: minimiser.iteration] = found["curves"]
+
+
+class _Objective:
+    """Mean loss with the penalty, and its gradient, in scaled parameters, for h penalties.
+
+    A problem's parameters are r·k numbers u, with W = V·diag(D)·u, and k scaled biases; V are the
+    eigenvectors of the rows' covariance with a variance above 0, D = 1/√(n·λ/k + 1/C).
+    """
+
+    def __init__(
+        self,
+        part: Part,
+        values: Sequence[float],
+        options: Options,
+        *,
+        seed: int,
+        low_precision: bool,
+    ) -> None:
+        self._part, self._options, self._seed = part, options, seed
+        self.h, self.k, self.n = len(values), part.matrix.k, part.n
+        self.low_precision = low_precision
+        self.ticks: Callable[[float], None] = lambda _passes: None
+        self._passes = 0.0
+        device = part.matrix.device
+        spectrum = part.moments.total
+        keep = spectrum.values > 1e-9 * spectrum.values.amax().clamp(min=1e-30)
+        self._V, lam = spectrum.vectors[:, keep], spectrum.values[keep]
+        self._r = len(lam)
+        exact = self.h * (self._r + 1) * self.k <= _EXACT_PARAMETERS
+        self._dtype = torch.float64 if exact else torch.float32
+        self._V = self._V.to(self._dtype)
+        self._penalty = 1 / torch.tensor(values, dtype=torch.float64, device=device)
+        curvature = self.n * lam / self.k + self._penalty[:, None]
+        self._D = (1 / curvature.sqrt()).to(self._dtype)  # [h, r]
+        self._bias_scale = math.sqrt(self.k / self.n)
+        count = part.moments.count
+        self._row_weight = None
+        if options.balanced:
+            here = (count > 0).sum()
+            self._row_weight = (self.n / (here * count.clamp(min=1))).float()
+        self._draws = 1
+        if options.is_drawn:
+            self._draws = int(min(8, max(1, _DRAWN_ROWS // self.n)))
+        self._sample: list[tuple[torch.Tensor, Targets]] | None = None
+
+    def start(self) -> Float[torch.Tensor, "h p"]:
+        """All weights 0."""
+        p = (self._r + 1) * self.k
+        return torch.zeros(self.h, p, dtype=self._dtype, device=self._V.device)
+
+    def weights(
+        self, which: torch.Tensor, theta: Float[torch.Tensor, "a p"]
+    ) -> tuple[Float[torch.Tensor, "a d k"], Float[torch.Tensor, "a k"]]:
+        """Weights and biases on the standardised features, float32."""
+        weight = self._V @ self._scaled(which, theta)
+        bias = theta[:, self._r * self.k :] * self._bias_scale
+        return weight.float(), bias.float()
+
+    def evaluate(
+        self, which: torch.Tensor, at: Float[torch.Tensor, "a p"]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean loss with the penalty, and its gradient."""
+        weight, bias = self.weights(which, at)
+        scaled = self._scaled(which, at)
+        penalty = self._penalty[which]
+        value: torch.Tensor = 0.5 * penalty * scaled.double().square().sum(dim=(1, 2))
+        gradient = penalty[:, None, None].to(self._dtype) * scaled
+        bias_gradient = torch.zeros(len(which), self.k, dtype=self._dtype, device=at.device)
+        for draw in range(self._draws):
+            found = slope(
+                self._blocks(len(which)),
+                self._targets(draw),
+                weight,
+                bias,
+                low_precision=self.low_precision,
+                tick=self._tick,
+            )
+            value = value + found.loss / self._draws
+            turned = found.weight.to(self._dtype) @ self._V
+            gradient = gradient + turned.transpose(1, 2) / self._draws
+            bias_gradient += found.bias.to(self._dtype) / self._draws
+        flat = (self._D[which][:, :, None] * gradient).reshape(len(which), -1)
+        whole = torch.cat([flat, bias_gradient * self._bias_scale], dim=1)
+        return value / self.n, whole / self.n
+
+    def reach(
+        self,
+        which: torch.Tensor,
+        at: Float[torch.Tensor, "a p"],
+        direction: Float[torch.Tensor, "a p"],
+    ) -> torch.Tensor:
+        """Length of the step that is best on a sample of the rows, by Newton's method."""
+        weight, bias = self.weights(which, at)
+        ahead, bias_ahead = self.weights(which, direction)
+        here, there = self._scaled(which, at).double(), self._scaled(which, direction).double()
+        penalty = self._penalty[which] / self.n
+        slope_0 = penalty * (here * there).sum(dim=(1, 2))
+        curve_0 = penalty * there.square().sum(dim=(1, 2))
+        sample = self._sampled(len(which))
+        m = sum(len(rows) for rows, _ in sample)
+        scores = [
+            (torch.einsum("bd,adk->bak", rows, weight) + bias,
+             torch.einsum("bd,adk->bak", rows, ahead) + bias_ahead, wanted)
+            for rows, wanted in sample
+        ]  # fmt: skip
+        length = torch.ones(len(which), dtype=torch.float64, device=at.device)
+        for _ in range(8):
+            falls, bends = slope_0 + length * curve_0, curve_0.clone()
+            for base, step, wanted in scores:
+                at_length = base + length.float()[None, :, None] * step
+                first, second = _derivatives(at_length, step, wanted)
+                falls, bends = falls + first / m, bends + second / m
+            change = falls / bends.clamp(min=1e-30)
+            before = length
+            length = torch.maximum(torch.minimum(length - change, 4 * length), length / 4)
+            length = length.clamp(1e-4, 1e4)
+            if ((length - before).abs() <= 0.02 * before).all():
+                break
+        return length
+
+    def _scaled(self, which: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
+        """D·u, [a, r, k]: the weights in the eigenvectors."""
+        u = theta[:, : self._r * self.k].reshape(len(theta), self._r, self.k)
+        return self._D[which][:, :, None] * u
+
+    def _blocks(self, a: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        rows = int(min(8192, max(256, _SCORES_BYTES / (4 * a * self.k))))
+        return self._part.blocks(rows)
+
+    def _tick(self, n_rows: int) -> None:
+        self._passes += n_rows / (self.n * self._draws)
+        self.ticks(self._passes)
+
+    def _sampled(self, a: int) -> list[tuple[torch.Tensor, Targets]]:
+        """Rows that the line search looks at, as they are learnt from."""
+        if self._sample is None:
+            wanted = self._targets(0)
+            # as many as make products of about the size of a block's
+            limit = max(256, min(_SAMPLE_ROWS, int(2**22 / (a * self.k))))
+            self._sample = [wanted(X, y) for X, y in self._part.blocks(8192, limit)]
+        return self._sample
+
+    def _targets(
+        self, draw: int
+    ) -> Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, Targets]]:
+        """Return what makes of a block the rows that are learnt from: alike in every pass."""
+        options, number = self._options, 0
+
+        def learnt(X: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, Targets]:
+            nonlocal number
+            weight = None if self._row_weight is None else self._row_weight[y]
+            wanted = Targets(y, weight=weight, smoothing=options.label_smoothing)
+            if not options.is_drawn:
+                return X, wanted
+            generator = torch.Generator(device=X.device)
+            generator.manual_seed((self._seed * 1_000_003 + draw) * 1_000_003 + number)
+            number += 1
+            return _drawn(X, wanted, options, generator)
+
+        return learnt
+
+
+def _drawn(
+    X: torch.Tensor, wanted: Targets, options: Options, generator: torch.Generator
+) -> tuple[torch.Tensor, Targets]:
+    """Rows with noise, dropout and mixup."""
+    if options.mixup:
+        share = _beta(options.mixup, len(X), generator, X.device)
+        X = share[:, None] * X + (1 - share)[:, None] * X.roll(1, dims=0)
+        other = wanted.y.roll(1)
+        wanted = Targets(wanted.y, other, share, wanted.weight, wanted.smoothing)
+    if options.dropout:
+        stays = torch.rand(X.shape, generator=generator, device=X.device) >= options.dropout
+        X = X * stays / (1 - options.dropout)
+    if options.noise:
+        X = X + options.noise * torch.randn(X.shape, generator=generator, device=X.device)
+    return X, wanted
+
+
+def _beta(
+    alpha: float, n: int, generator: torch.Generator, device: torch.device
+) -> Float[torch.Tensor, " n"]:
+    """Draws of Beta(α, α), float32 [n]."""
+    seed = int(torch.randint(2**31, (1,), generator=generator, device=device))
+    drawn = np.random.default_rng(seed).beta(alpha, alpha, size=n)
+    return torch.from_numpy(drawn.astype(np.float32)).to(device)
+
+
+def _derivatives(
+    scores: Float[torch.Tensor, "b a k"], step: Float[torch.Tensor, "b a k"], wanted: Targets
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """First and second derivative of the summed loss along a step of the scores, float64 [a]."""
+    p = torch.softmax(scores, dim=2)
+    mean = (p * step).sum(dim=2)
+    weight = None if wanted.weight is None else wanted.weight[:, None]
+    spread = (p * step.square()).sum(dim=2) - mean.square()
+    spread = spread if weight is None else spread * weight
+    residual = scores.clone()
+    to_residual(residual, wanted)
+    first = (residual * step).sum(dim=2)
+    return first.double().sum(dim=0), spread.double().sum(dim=0)
