@@ -5,7 +5,9 @@ training   internal validation, choice, refit
 fits       X, y and a list of hyper-parameters to weights: logistic, lda, ridge, nearest_mean
 lbfgs      many problems of one shape minimised together
 head       what every trained head can do, and what it says of rows
-linear     the head that is linear in the standardised features
+linear     the head that is linear in the standardised features, and two of them made one
+foreign    classifiers of scikit-learn
+given      weights of a head that a file gives
 storing    a head as named arrays and a description, and back
 """
 

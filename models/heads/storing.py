@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from models.errors import DamagedHead
+from models.heads.foreign import SklearnHead, restored, stored
 from models.heads.head import Head
 from models.heads.linear import LinearHead
 
 _LINEAR = {"mean": 1, "scale": 1, "weight": 2, "bias": 1, "class_ids": 1}
+_SKLEARN = {"mean": 1, "scale": 1, "weights": 1, "class_ids": 1, "estimator": 1}
 
 
 def pack(head: Head) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -29,6 +31,11 @@ def pack(head: Head) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         return {name: np.ascontiguousarray(getattr(head, name)) for name in _LINEAR}, {
             "type": "linear"
         }
+    if isinstance(head, SklearnHead):
+        arrays = {n: np.ascontiguousarray(getattr(head, n)) for n in _SKLEARN if n != "estimator"}
+        arrays["estimator"] = stored(head.name, head.estimator)
+        return arrays, {"type": "sklearn", "name": head.name, "temperature": head.temperature,
+            "version": _sklearn_version()}  # fmt: skip
     raise TypeError(f"no way to store {type(head).__name__}")
 
 
@@ -43,6 +50,8 @@ def unpack(arrays: Mapping[str, np.ndarray], what: Mapping[str, Any]) -> Head:
     if what.get("type") == "linear":
         _check(arrays, _LINEAR)
         return LinearHead(**{name: arrays[name] for name in _LINEAR})
+    if what.get("type") == "sklearn":
+        return _unpack_sklearn(arrays, what)
     raise DamagedHead(f"wanted a known type of head, got {what.get('type')!r}.")
 
 
@@ -52,3 +61,35 @@ def _check(arrays: Mapping[str, np.ndarray], wanted: Mapping[str, int]) -> None:
         raise DamagedHead(
             f"wanted the tensors {', '.join(wanted)}, all finite, got {', '.join(found) or 'none'}."
         )
+
+
+def _unpack_sklearn(arrays: Mapping[str, np.ndarray], what: Mapping[str, Any]) -> SklearnHead:
+    _check(arrays, _SKLEARN)
+    version, name, temperature = (what.get(n) for n in ("version", "name", "temperature"))
+    if version != _sklearn_version():
+        # what a classifier keeps inside may mean something else there, without an error
+        raise DamagedHead(
+            f"wanted a head of scikit-learn {_sklearn_version()}, got one of {version}."
+        )
+    if (
+        not isinstance(name, str)
+        or not isinstance(temperature, float)
+        or arrays["estimator"].dtype != np.uint8
+    ):
+        raise DamagedHead("wanted name, temperature and bytes of a classifier, got something else.")
+    estimator = restored(name, arrays["estimator"])
+    d, k = len(arrays["mean"]), len(arrays["class_ids"])
+    if (
+        getattr(estimator, "n_features_in_", d) != d
+        or not np.isin(estimator.classes_, np.arange(k)).all()
+    ):
+        raise DamagedHead(f"wanted a classifier of {d} features and {k} classes, got another.")
+    parts = {n: arrays[n] for n in _SKLEARN if n != "estimator"}
+    return SklearnHead(name=name, estimator=estimator, temperature=temperature, **parts)
+
+
+def _sklearn_version() -> str:
+    """Return major and minor version."""
+    import sklearn
+
+    return ".".join(sklearn.__version__.split(".")[:2])
