@@ -78,7 +78,7 @@ def paired(first: Bool[np.ndarray, " n"], second: Bool[np.ndarray, " n"]) -> Pai
         Whether each is right, image by image.
 
     Source: Q. McNemar (1947), Psychometrika 12, 153-157; A. Agresti (2002), Categorical Data
-    Analysis, eq. 10.2.
+    Analysis, section 10.1.
 
     Examples
     --------

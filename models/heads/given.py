@@ -157,8 +157,8 @@ def _layers_of(backbone: str) -> tuple[list[str], int]:
     if not backbone.startswith(_MEAN_OF_TWO):
         raise BadHeadFile(
             f"wanted a network whose answer is linear in its features, got {backbone}, which has "
-            f"the heads {', '.join(names)} and not one linear layer. Import its predictions instead: "
-            "gapscope import-predictions."
+            f"the heads {', '.join(names)} and not one linear layer. Import its predictions "
+            "instead: gapscope import-predictions."
         )
     return list(names), config.label_offset or 0
 

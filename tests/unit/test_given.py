@@ -83,7 +83,7 @@ def test_the_answer_of_a_whole_network_is_its_features_through_the_head(tmp_path
 
     torch.manual_seed(0)
     network = timm.create_model("efficientformerv2_s0", pretrained=False).eval()
-    torch.save(network.state_{}, tmp_path / "s0.pth")
+    torch.save(network.state_dict(), tmp_path / "s0.pth")
     with torch.no_grad():
         images = torch.randn(2, 3, 224, 224)
         features = network.forward_head(network.forward_features(images), pre_logits=True)
