@@ -12,6 +12,8 @@ ModelError
 │   └── UnpooledMap     a map where one vector an image is wanted
 ├── NoRoom              neither memory nor disk holds the train rows
 ├── DamagedHead         stored arrays that are not those of a head
+├── BadHeadFile         a file without the weights of a head that fits the backbone
+├── HeadsDiffer         two heads that cannot be made one
 └── LabelsMissing       the label sets that timm ships cannot be had
 """
 
@@ -87,6 +89,18 @@ class DamagedHead(ModelError):
     """Stored arrays that are not those of a head."""
 
     code = "damaged_head"
+
+
+class BadHeadFile(ModelError):
+    """A file without the weights of a head, or of one that does not fit the backbone."""
+
+    code = "bad_head_file"
+
+
+class HeadsDiffer(ModelError):
+    """Two heads that cannot be made one: not linear, or of other features or classes."""
+
+    code = "heads_differ"
 
 
 class LabelsMissing(ModelError):

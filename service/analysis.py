@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import RLock
@@ -15,9 +16,11 @@ from models.errors import WrongShape
 from models.gap import TestSet, report
 from models.gap.difference import newcombe
 from models.gap.scores import scores
+from models.heads.linear import is_raw
 from service.database import Database, place_of
 from service.errors import DataChanged, ModelExists, NotATest, TestWasTrained
 from service.evaluations import SEED, prediction_table, records_of, scores_out
+from service.gaps import gaps_of
 from service.importing import refuse_changed_images, splits_imported, stored_answers
 from service.results import Results
 from service.schemas import (
@@ -25,10 +28,12 @@ from service.schemas import (
     EvaluationOut,
     GapOut,
     GapScoreOut,
+    GapsOut,
     PredictOut,
     gap_out,
 )
 from service.terminal import Progress
+from service.untrained import interpolate
 
 _ANSWERS_KEPT = 32
 
@@ -153,7 +158,37 @@ class Analysis:
             gap = GapScoreOut(
                 reference=reference, target=target, top1=EstimateOut.of(estimate, names)
             )
-        return EvaluationOut(model=model, backbone=backbone, splits=found, gap=gap)
+        return EvaluationOut(
+            model=model,
+            backbone=backbone,
+            splits=found,
+            gap=gap,
+            gaps=gaps_of(self.database, self.results, card),
+        )
+
+    def gaps(self, model: str) -> GapsOut:
+        """Three gaps of a model, from what is stored: internal validation, test sets, native head.
+
+        Raises
+        ------
+        NotFound
+        """
+        return gaps_of(self.database, self.results, self.results.card(model))
+
+    def interpolate(
+        self, model_a: str, model_b: str, *, alpha: float, name: str, taken: Collection[str] = ()
+    ) -> dict[str, Any]:
+        """Make a head between two linear ones, store it, and return its card.
+
+        Raises
+        ------
+        NotFound, ModelExists, BadName, ImportedModel, models.errors.ModelError
+        """
+        if name in taken:
+            raise ModelExists(
+                f"wanted a new name, got {name!r}, which a job will make. Choose another."
+            )
+        return interpolate(self.results, model_a, model_b, alpha=alpha, name=name)
 
     def gap(
         self,
@@ -302,10 +337,11 @@ class Analysis:
         progress(0.3, "reading the features")
         head = self._matching_head(model, backbone)
         sets = [self._test_set(model, backbone, split) for split in (reference, target)]
+        train_sd = self.database.train_sd(backbone)
         found = report(
             *sets,
-            train_sd=self.database.train_sd(backbone),
-            head_weights=head.feature_weights(),
+            train_sd=train_sd,
+            head_weights=_weights_in_sd(head, train_sd),
             seed=SEED,
             progress=_part_of(progress, 0.4, 0.9),
         )
@@ -338,6 +374,14 @@ class Analysis:
         place = place_of(pa.array(rows.paths, pa.string()), stored["path"])
         correct = stored.column("is_correct").to_numpy()[place.to_numpy()]
         return TestSet(rows.labels, correct, rows.features)
+
+
+def _weights_in_sd(head: heads.Head, train_sd: np.ndarray) -> np.ndarray:
+    """Weights in scores per train standard deviation, also where they were given per unit."""
+    weights = head.feature_weights()
+    if isinstance(head, heads.LinearHead) and is_raw(head):
+        return weights * np.where(train_sd > 0, train_sd, 1.0)
+    return weights
 
 
 def _part_of(progress: Progress, start: float, stop: float) -> Progress:

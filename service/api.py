@@ -19,7 +19,9 @@ from service.schemas import (
     EvaluationOut,
     GapOut,
     HealthOut,
+    InterpolateIn,
     JobOut,
+    ModelCardOut,
     ModelName,
     ModelOut,
     PredictIn,
@@ -109,9 +111,25 @@ def models(request: Request) -> list[ModelOut]:
 
 
 @router.get("/models/{model}", tags=["models"])
-def model_card(model: _Name, request: Request) -> ModelOut:
-    """Show the card of one model, with the whole leaderboard of its internal validation."""
-    return ModelOut(**_analysis(request).results.card(model))
+def model_card(model: _Name, request: Request) -> ModelCardOut:
+    """Show the card of one model, with its whole internal validation and its three gaps."""
+    analysis = _analysis(request)
+    return ModelCardOut(**analysis.results.card(model), gaps=analysis.gaps(model))
+
+
+@router.post("/interpolate", status_code=201, tags=["models"])
+def interpolate(body: InterpolateIn, request: Request, response: Response) -> ModelOut:
+    """Make a head between two linear heads of one backbone, by their weights."""
+    with request.app.state.naming:
+        card = _analysis(request).interpolate(
+            body.model_a,
+            body.model_b,
+            alpha=body.alpha,
+            name=body.name,
+            taken=_jobs(request).open_models(),
+        )
+    response.headers["Location"] = f"/models/{card['model']}"
+    return ModelOut(**card)
 
 
 @router.post("/evaluate", tags=["analysis"])

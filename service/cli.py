@@ -25,6 +25,7 @@ from service.extraction import command as extract_command
 from service.schemas import Answer, EstimateOut
 from service.settings import Settings, read_settings
 from service.terminal import progress_bar
+from service.untrained import import_head
 
 _Command = Callable[[argparse.Namespace, Settings], None]
 
@@ -101,6 +102,22 @@ def _parser() -> argparse.ArgumentParser:
     importing.add_arguments(imported)
     imported.set_defaults(command=importing.run)
 
+    given = verbs.add_parser("import-head", help="a linear head whose weights a file gives")
+    given.add_argument("backbone")
+    given.add_argument("file", type=Path, help=".safetensors, or .pth with tensors alone")
+    given.add_argument("--name", required=True, help="name of the model")
+    given.add_argument("--weight", action="append", metavar="KEY", help="tensor [k, d] or [d, k]; "
+        "given twice, with --bias twice: the mean of two")  # fmt: skip
+    given.add_argument("--bias", action="append", metavar="KEY", help="tensor [k]")
+    given.set_defaults(command=_import_head)
+
+    between = verbs.add_parser("interpolate", help="a head between two linear heads")
+    between.add_argument("model_a")
+    between.add_argument("model_b")
+    between.add_argument("--alpha", type=float, default=0.5, help="0 gives A, 1 gives B")
+    between.add_argument("--name", required=True, help="name of the model")
+    between.set_defaults(command=_interpolate)
+
     evaluate = verbs.add_parser("evaluate", help="scores of a model on the test splits")
     evaluate.add_argument("model")
     evaluate.add_argument("--split", action="append", dest="splits", metavar="NAME")
@@ -113,6 +130,11 @@ def _parser() -> argparse.ArgumentParser:
     gap.add_argument("--target", metavar="NAME")
     gap.add_argument("--json", action="store_true")
     gap.set_defaults(command=_gap)
+
+    gaps = verbs.add_parser("gaps", help="a model's three gaps, from what is stored")
+    gaps.add_argument("model")
+    gaps.add_argument("--json", action="store_true")
+    gaps.set_defaults(command=_gaps)
 
     serve = verbs.add_parser("serve", help="start the service and stay until Ctrl-C")
     serve.set_defaults(command=_serve)
@@ -225,6 +247,45 @@ def _gap(arguments: argparse.Namespace, settings: Settings) -> None:
         p = "" if f.p_value is None else f"{f.p_value:.3f}"
         print(f"{f.feature_name[:20]:20} {words:>28} {p:>11} {f.head_weight:12.3f}")
     return None
+
+
+def _gaps(arguments: argparse.Namespace, settings: Settings) -> None:
+    answer = Analysis(settings.data).gaps(arguments.model)
+    if arguments.json:
+        return _print_json(answer)
+    for sentence in answer.summary:
+        print(sentence)
+    return None
+
+
+def _import_head(arguments: argparse.Namespace, settings: Settings) -> None:
+    analysis = Analysis(settings.data)
+    found = import_head(
+        analysis.database,
+        analysis.results,
+        arguments.backbone,
+        arguments.file,
+        name=arguments.name,
+        weight=arguments.weight,
+        bias=arguments.bias,
+    )
+    card = found.card
+    print(
+        f"{card['model']}: {card['n_classes']:,} classes, {card['n_features']:,} features, from "
+        f"{', '.join(card['given']['weight'] + card['given']['bias'])}"
+    )
+    for note in found.notes:
+        print(f"note: {note}")
+    print("note: what a head whose weights were given learnt from is unknown here")
+
+
+def _interpolate(arguments: argparse.Namespace, settings: Settings) -> None:
+    card = Analysis(settings.data).interpolate(
+        arguments.model_a, arguments.model_b, alpha=arguments.alpha, name=arguments.name
+    )
+    print(f"{card['model']}: {1 - arguments.alpha:g} · {arguments.model_a} + "
+        f"{arguments.alpha:g} · {arguments.model_b}; learnt from "
+        f"{card['interpolated']['learnt_from']}")  # fmt: skip
 
 
 def _serve(_arguments: argparse.Namespace, settings: Settings) -> None:

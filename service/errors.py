@@ -17,7 +17,9 @@ from etl.errors import (
 )
 from models.errors import (
     BackboneError,
+    BadHeadFile,
     DamagedHead,
+    HeadsDiffer,
     InvalidParams,
     LabelsMissing,
     ModelError,
@@ -189,6 +191,8 @@ STATUS: dict[type[Exception], int] = {
     NoRoom: 507,
     BackboneError: 503,
     DamagedHead: 409,
+    BadHeadFile: 422,
+    HeadsDiffer: 409,
     LabelsMissing: 503,
 }
 

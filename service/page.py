@@ -30,9 +30,11 @@ def first_page(analysis: Analysis, jobs: list[Job], model: str | None) -> str:
     chosen = model or (names[0] if names else None)
     answer: GapOut | None = None
     refusal = None
+    gaps = None
     if chosen is not None:
         try:
             answer = analysis.gap(chosen)
+            gaps = analysis.gaps(chosen)
         except (ServiceError, ModelError) as error:
             refusal = str(error)
     return _render(
@@ -41,6 +43,7 @@ def first_page(analysis: Analysis, jobs: list[Job], model: str | None) -> str:
         cards=cards,
         chosen=chosen,
         answer=answer,
+        gaps=gaps,
         refusal=refusal,
         charts=charts.drawable(answer) if answer is not None else [],
         jobs=jobs[:_JOBS_SHOWN],

@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ from models.heads import Head, pack, unpack
 from service.errors import BadName, DataChanged, ImportedModel, ModelExists, NotFound
 
 IMPORTED = "imported"  # what the card of such a model has as its head
+NATIVE = "native"  # weights that were given
+INTERPOLATED = "interpolated"  # between the weights of two others
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 _NEW = ".new-"
 _WHAT = "gapscope"  # key of the description of a head in the metadata of its file
@@ -123,23 +125,41 @@ class Results:
         ------
         NotFound
         """
-        file = self._file(model, "train_rows.parquet")
-        known = pq.read_table(file).column("path_hash").to_numpy()
-        return np.isin(_hashes(paths), known)
+        return np.isin(_hashes(paths), self._learnt(model))
 
-    def save_model(self, card: dict[str, Any], head: Head, train_paths: list[str]) -> None:
+    def n_learnt_from(self, models: Sequence[str]) -> int:
+        """Return the number of images that any of these models is known to have learnt from.
+
+        Raises
+        ------
+        NotFound
+        """
+        return len(np.unique(np.concatenate([self._learnt(model) for model in models])))
+
+    def save_model(
+        self,
+        card: dict[str, Any],
+        head: Head,
+        train_paths: list[str],
+        *,
+        parents: Sequence[str] = (),
+    ) -> None:
         """Store a new model, with a hash of the path of every row it learnt from.
+
+        Parameters
+        ----------
+        parents
+            Models that it was made of: it learnt from what they learnt from, too.
 
         Raises
         ------
         ModelExists, BadName
         """
+        learnt = np.concatenate([_hashes(train_paths), *(self._learnt(m) for m in parents)])
         with self._new_folder(card) as fresh:
             arrays, what = pack(head)
             save_file(arrays, fresh / "head.safetensors", {_WHAT: json.dumps(what)})
-            pq.write_table(
-                pa.table({"path_hash": _hashes(train_paths)}), fresh / "train_rows.parquet"
-            )
+            pq.write_table(pa.table({"path_hash": np.unique(learnt)}), fresh / "train_rows.parquet")
 
     def save_imported(
         self,
@@ -224,6 +244,10 @@ class Results:
         finally:
             fresh.unlink(missing_ok=True)
 
+    def _learnt(self, model: str) -> np.ndarray:
+        file = self._file(model, "train_rows.parquet")
+        return np.asarray(pq.read_table(file).column("path_hash").to_numpy())
+
     def _file(self, model: str, name: str) -> Path:
         if not self.has(model):
             known = [card["model"] for card in self.models()]
@@ -236,7 +260,7 @@ class Results:
 
 def _hashes(paths: list[str]) -> np.ndarray:
     """64-bit hashes that are the same in every process."""
-    return np.asarray(hash_array(np.array(paths, dtype=object)))
+    return np.asarray(hash_array(np.array(paths, dtype=object)), np.uint64)
 
 
 def _write(file: Path, content: bytes) -> None:

@@ -139,13 +139,34 @@ class ImportOut(Answer):
     learnt_from: str = Field(description="What is known of the images that it learnt from.")
 
 
+class GivenOut(Answer):
+    """Where the weights of a native head come from."""
+
+    file: str
+    sha256: str
+    weight: list[str] = Field(description="Tensors in the file; of several, the mean.")
+    bias: list[str]
+    learnt_from: str = Field(description="What is known of the images that it learnt from.")
+
+
+class InterpolatedOut(Answer):
+    """The two models that a head lies between: (1 - alpha) · A + alpha · B."""
+
+    model_a: str
+    model_b: str
+    learnt_from: str
+
+
 class ModelOut(Answer):
-    """A model card; of an imported model, what only training here tells is null."""
+    """A model card; of a model not trained here, what only training here tells is null."""
 
     model: str
     backbone: str | None = Field(description="Null for an imported model.")
-    head: str = Field(description="Kind of head; imported: trained elsewhere.")
-    params: dict[str, float]
+    head: str = Field(
+        description="Kind of head; imported: trained elsewhere; native: weights that were given; "
+        "interpolated: between two others."
+    )
+    params: dict[str, Any]
     seed: int | None
     n_train: int | None
     n_classes: int
@@ -155,6 +176,67 @@ class ModelOut(Answer):
     seconds_s: float | None
     created_at: datetime
     imported: ImportOut | None = Field(None, description="Null for a model trained here.")
+    given: GivenOut | None = Field(None, description="Null but for a native head.")
+    interpolated: InterpolatedOut | None = Field(None, description="Null but for such a head.")
+
+
+class RetrainingOut(Answer):
+    """Accuracy of a native head minus accuracy of this model on the same images."""
+
+    native: str
+    split: str
+    difference: EstimateOut = Field(description="Positive: this model is worse.")
+    n_native_only: int | None = Field(description="Images that only the native head has right.")
+    n_retrained_only: int | None = Field(description="Images that only this model has right.")
+    p_value: float | None = Field(description="McNemar's exact test, two-sided.")
+
+
+class GapsOut(Answer):
+    """Three gaps of a model; from what is stored, so null until it is evaluated."""
+
+    model: str
+    backbone: str | None
+    reference: str | None
+    target: str | None
+    memorisation: EstimateOut = Field(
+        description="Internal validation minus accuracy on the reference."
+    )
+    replication: EstimateOut = Field(description="The gap: reference minus target.")
+    retraining: list[RetrainingOut] = Field(
+        description="Native head minus this model, for each native head and test split."
+    )
+    retraining_reason: str | None = Field(description="Why retraining is empty.")
+    summary: list[str]
+
+
+class ModelCardOut(ModelOut):
+    """A model card with the model's three gaps."""
+
+    gaps: GapsOut
+
+
+class InterpolateIn(Request):
+    """Make a head between two linear heads of one backbone: (1 - alpha) · A + alpha · B."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        protected_namespaces=(),
+        json_schema_extra={
+            "examples": [
+                {
+                    "model_a": "pixels-logistic",
+                    "model_b": "pixels-logistic",
+                    "alpha": 0.5,
+                    "name": "between",
+                }
+            ]
+        },
+    )
+
+    model_a: ModelName
+    model_b: ModelName
+    alpha: float = Field(0.5, ge=0, le=1, description="0 gives A, 1 gives B.")
+    name: ModelName
 
 
 class SplitOut(Answer):
@@ -281,6 +363,7 @@ class EvaluationOut(Answer):
     backbone: str | None
     splits: dict[str, ScoresOut]
     gap: GapScoreOut | None
+    gaps: GapsOut
 
 
 class ClassGapOut(Answer):

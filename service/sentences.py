@@ -67,21 +67,22 @@ def _of_gap(
     estimate: float, low: float, high: float, model: str, reference: str, target: str
 ) -> str:
     if estimate == 0:
-        span = f"95 % interval {_points(low, high)}"
+        span = f"95 % interval {points(low, high)}"
         return f"{model} scores the same on {target} as on {reference} ({span})."
     word = "lower" if estimate > 0 else "higher"
     ends = (low, high) if estimate > 0 else (-high, -low)
     size = f"{abs(estimate) * 100:.1f} points {word}"
     scores = f"{model} scores {size} on {target} than on {reference}"
     if low > 0 or high < 0:
-        return f"{scores} (95 % interval {_points(*ends)})."
+        return f"{scores} (95 % interval {points(*ends)})."
     return (
-        f"{scores}, but the 95 % interval {_points(*ends)} includes 0: these images do not show "
+        f"{scores}, but the 95 % interval {points(*ends)} includes 0: these images do not show "
         "that there is a gap."
     )
 
 
-def _points(low: float, high: float) -> str:
+def points(low: float, high: float) -> str:
+    """Say an interval of fractions in points."""
     # an end that excludes 0 must not be rounded to it
     digits = 2 if any(end and not round(end * 100, 1) for end in (low, high)) else 1
     return f"{low * 100:.{digits}f} to {high * 100:.{digits}f}"
@@ -105,7 +106,7 @@ def _of_classes(classes: list[ClassGap], names: Mapping[int, str]) -> list[str]:
     if not clear:
         largest = [
             f"{names.get(c.class_id, str(c.class_id))} {c.shrunken.estimate * 100:.1f} "
-            f"({_points(c.shrunken.low or 0, c.shrunken.high or 0)})"
+            f"({points(c.shrunken.low or 0, c.shrunken.high or 0)})"
             for c in compared[:2]
             if c.shrunken.estimate is not None
         ]

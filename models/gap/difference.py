@@ -1,9 +1,12 @@
-"""The gap between two test sets and its interval (G1)."""
+"""Differences of accuracy and their intervals: between two test sets (G1), two heads (G13)."""
+
+from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
+from scipy.stats import binom
 
-from models.estimate import TAILS, Estimate, wilson
+from models.estimate import TAILS, Estimate, Z, wilson
 
 N_DRAWS = 2000
 
@@ -42,6 +45,68 @@ def newcombe(k1: int, n1: int, k2: int, n2: int) -> Estimate:
         "Newcombe hybrid score interval",
         number,
         "fraction",
+    )
+
+
+@dataclass(frozen=True)
+class Paired:
+    """How two heads differ on the same images.
+
+    Attributes
+    ----------
+    difference : accuracy of the first minus accuracy of the second
+    b, c : images that only the first has right, that only the second has right
+    p_value : McNemar's exact test of equal accuracy, two-sided
+    """
+
+    difference: Estimate
+    b: int
+    c: int
+    p_value: float
+
+
+def paired(first: Bool[np.ndarray, " n"], second: Bool[np.ndarray, " n"]) -> Paired:
+    """Accuracy of one head minus accuracy of another on the same images (G13).
+
+    The interval is the large-sample one, (b−c)/n ± z·√(b + c − (b−c)²/n)/n. Where the two are
+    right on the same images there is no spread to see, and its ends are null; so are they for
+    heads that disagree on every image in the same way.
+
+    Parameters
+    ----------
+    first, second
+        Whether each is right, image by image.
+
+    Source: Q. McNemar (1947), Psychometrika 12, 153-157; A. Agresti (2002), Categorical Data
+    Analysis, section 10.1.
+
+    Examples
+    --------
+    >>> found = paired(np.array([1, 1, 1, 0], bool), np.array([1, 0, 0, 0], bool))
+    >>> found.difference.estimate, found.b, found.c, found.p_value
+    (0.5, 2, 0, 0.5)
+    """
+    n = len(first)
+    b, c = int((first & ~second).sum()), int((~first & second).sum())
+    p_value = min(1.0, 2 * float(binom.cdf(min(b, c), b + c, 0.5)))
+    if n == 0:
+        return Paired(Estimate.unknown("no images", n={"images": 0}, unit="fraction"), b, c, 1.0)
+    difference = (b - c) / n
+    se = float(np.sqrt(max(0.0, b + c - (b - c) ** 2 / n)) / n)
+    known = se > 0
+    return Paired(
+        Estimate(
+            difference,
+            max(-1.0, difference - Z * se) if known else None,
+            min(1.0, difference + Z * se) if known else None,
+            "paired, large-sample normal",
+            {"images": n},
+            "fraction",
+            reason=None if known else "the images show no spread of the difference",
+        ),
+        b,
+        c,
+        p_value,
     )
 
 

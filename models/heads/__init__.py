@@ -10,6 +10,8 @@ kinds         the heads, their parameters and grids; each kind turns a task into
               closed_form, logistic (softmax, lbfgs), neighbours, network
 head          what every trained head can do, and what it says of rows
 linear, neighbours, network, ensemble   the trained heads
+foreign       classifiers of scikit-learn
+given         weights of a head that a file gives
 storing       a head as named arrays and a description, and back
 """
 

@@ -23,7 +23,7 @@ def best_temperature(scores: Float[torch.Tensor, "n k"], y: Int[torch.Tensor, " 
     --------
     >>> scores = torch.tensor([[2.0, 0.0]] * 3 + [[0.0, 2.0]])
     >>> round(best_temperature(scores, torch.tensor([0, 0, 0, 0])), 1)  # right in 3 of 4: log 2
-    2.9
+    2.3
     """
     logits, y = without_absent(scores[:_TEMPERATURE_ROWS]), y[:_TEMPERATURE_ROWS]
     smoothing = 1 / (len(y) + 2)

@@ -1,4 +1,4 @@
-"""A head that is linear in the standardised features."""
+"""A head that is linear in the standardised features, and the linear head nearest to any other."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -6,6 +6,8 @@ from functools import cached_property
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+
+from models.errors import HeadsDiffer
 
 _RIDGE = 1e-3  # relative to the variance of a standardised feature
 
@@ -129,3 +131,53 @@ def linear_approximation(
     apart = scores - scores.mean(axis=1, keepdims=True, dtype=float)
     gram = X.T @ X / len(X) + _RIDGE * np.eye(X.shape[1])
     return norm_of_centred(np.linalg.solve(gram, X.T @ (apart - apart.mean(axis=0)) / len(X)))
+
+
+def interpolated(a: LinearHead, b: LinearHead, alpha: float) -> LinearHead:
+    """Head whose scores are (1 - alpha) · those of `a` + alpha · those of `b`.
+
+    All is put together in float64. The result is centred where the one that was trained on rows
+    is (halfway where both were), so that features far from 0 cost no digits.
+
+    Parameters
+    ----------
+    alpha
+        0 gives `a`, 1 gives `b`.
+
+    Raises
+    ------
+    HeadsDiffer
+        They read other features or know other classes.
+
+    Examples
+    --------
+    >>> zero, one, ids = np.zeros(1), np.ones(1), np.arange(2)
+    >>> a, b = (LinearHead(zero, one, np.full((1, 2), w, np.float32), np.full(2, w, np.float32),
+    ...         ids) for w in (1.0, 3.0))
+    >>> interpolated(a, b, 0.25).weight
+    array([[1.5, 1.5]], dtype=float32)
+    """
+    if a.n_features != b.n_features or not np.array_equal(a.class_ids, b.class_ids):
+        raise HeadsDiffer(
+            "wanted two heads with the same features and classes, got "
+            f"{a.n_features} features and {len(a.class_ids)} classes beside "
+            f"{b.n_features} and {len(b.class_ids)}"
+            + (
+                ", not the same ones."
+                if (a.n_features, len(a.class_ids)) == (b.n_features, len(b.class_ids))
+                else "."
+            )
+        )
+    trained = [head for head in (a, b) if not is_raw(head)] or [a]
+    mean = np.mean([head.mean for head in trained], axis=0)
+    scale = np.exp(np.mean([np.log(head.scale) for head in trained], axis=0))
+    weight, bias = np.zeros(a.weight.shape), np.zeros(len(a.bias))
+    for share, head in ((1 - alpha, a), (alpha, b)):
+        weight += share * head.weight * (scale / head.scale)[:, None]
+        bias += share * (head.bias + ((mean - head.mean) / head.scale) @ head.weight.astype(float))
+    return LinearHead(mean, scale, weight.astype(np.float32), bias.astype(np.float32), a.class_ids)
+
+
+def is_raw(head: LinearHead) -> bool:
+    """Whether its weights are on the features as they come, not on standardised ones."""
+    return not head.mean.any() and bool((head.scale == 1).all())

@@ -10,6 +10,7 @@ import numpy as np
 
 from models.errors import DamagedHead
 from models.heads.ensemble import EnsembleHead
+from models.heads.foreign import SklearnHead, restored, stored
 from models.heads.head import Head
 from models.heads.linear import LinearHead
 from models.heads.neighbours import NeighbourHead
@@ -24,6 +25,7 @@ _LAYERS = {
     "mlp": {"first": 2, "first_bias": 1, "second": 2, "skip": 2, "bias": 1},
     "cosine": {"weight": 2, "bias": 1, "sharpness": 1},
 }
+_SKLEARN = _STANDARD | {"estimator": 1}
 
 
 def pack(head: Head) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -52,6 +54,11 @@ def pack(head: Head) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             "type": "ensemble",
             "members": [what for _, what in packed],
         }
+    if isinstance(head, SklearnHead):
+        arrays = _arrays(head, _STANDARD)
+        arrays["estimator"] = stored(head.name, head.estimator)
+        return arrays, {"type": "sklearn", "name": head.name, "temperature": head.temperature,
+            "version": _sklearn_version()}  # fmt: skip
     raise TypeError(f"no way to store {type(head).__name__}")
 
 
@@ -78,6 +85,8 @@ def unpack(arrays: Mapping[str, np.ndarray], what: Mapping[str, Any]) -> Head:
         return _network(arrays, what)
     if what.get("type") == "ensemble":
         return _ensemble(arrays, what)
+    if what.get("type") == "sklearn":
+        return _unpack_sklearn(arrays, what)
     raise DamagedHead(f"wanted a known type of head, got {what.get('type')!r}.")
 
 
@@ -119,3 +128,35 @@ def _ensemble(arrays: Mapping[str, np.ndarray], what: Mapping[str, Any]) -> Ense
     if not np.isfinite(shares).all() or len({m.n_features for m in members}) > 1:
         raise DamagedHead("wanted members over the same features with finite shares.")
     return EnsembleHead(tuple(members), shares)
+
+
+def _unpack_sklearn(arrays: Mapping[str, np.ndarray], what: Mapping[str, Any]) -> SklearnHead:
+    _check(arrays, _SKLEARN)
+    version, name, temperature = (what.get(n) for n in ("version", "name", "temperature"))
+    if version != _sklearn_version():
+        # what a classifier keeps inside may mean something else there, without an error
+        raise DamagedHead(
+            f"wanted a head of scikit-learn {_sklearn_version()}, got one of {version}."
+        )
+    if (
+        not isinstance(name, str)
+        or not isinstance(temperature, float)
+        or arrays["estimator"].dtype != np.uint8
+    ):
+        raise DamagedHead("wanted name, temperature and bytes of a classifier, got something else.")
+    estimator = restored(name, arrays["estimator"])
+    d, k = len(arrays["mean"]), len(arrays["class_ids"])
+    if (
+        getattr(estimator, "n_features_in_", d) != d
+        or not np.isin(estimator.classes_, np.arange(k)).all()
+    ):
+        raise DamagedHead(f"wanted a classifier of {d} features and {k} classes, got another.")
+    parts = {n: arrays[n] for n in _STANDARD}
+    return SklearnHead(name=name, estimator=estimator, temperature=temperature, **parts)
+
+
+def _sklearn_version() -> str:
+    """Return major and minor version."""
+    import sklearn
+
+    return ".".join(sklearn.__version__.split(".")[:2])

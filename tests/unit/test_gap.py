@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
+from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
 from models.estimate import Estimate, share, wilson
 from models.gap import TestSet, report
-from models.gap.difference import bootstrap_within_classes, newcombe
+from models.gap.difference import bootstrap_within_classes, newcombe, paired
 
 COUNTS = [
     (50, 100, 30, 100),
@@ -107,3 +108,52 @@ def test_relabelling_and_reordering_change_nothing():
     ):
         assert a.ks == pytest.approx(b.ks)
         assert a.mean_difference.estimate == pytest.approx(b.mean_difference.estimate, abs=1e-6)
+
+
+def _heads(both, b, c, neither):
+    first = np.repeat([True, True, False, False], [both, b, c, neither])
+    second = np.repeat([True, False, True, False], [both, b, c, neither])
+    return first, second
+
+
+@pytest.mark.parametrize(
+    "counts", [(50, 7, 3, 40), (0, 1, 0, 4), (9, 0, 6, 1), (900, 40, 40, 20), (5, 12, 30, 0)]
+)
+def test_paired_heads_agree_with_statsmodels(counts):
+    first, second = _heads(*counts)
+    both, b, c, neither = counts
+    found = paired(first, second)
+    assert (found.b, found.c) == (b, c)
+    theirs = mcnemar([[both, b], [c, neither]], exact=True)
+    assert found.p_value == pytest.approx(theirs.pvalue, abs=1e-12)
+    n = sum(counts)
+    # the same interval from the differences, image by image
+    differences = first.astype(float) - second
+    half = 1.959964 * differences.std() / np.sqrt(n)
+    gap = found.difference
+    assert gap.estimate == pytest.approx((b - c) / n)
+    assert (gap.low, gap.high) == pytest.approx(
+        (differences.mean() - half, differences.mean() + half), abs=1e-6
+    )
+    turned = paired(second, first)
+    assert turned.difference.low == pytest.approx(-gap.high)
+    assert turned.p_value == found.p_value
+
+
+@pytest.mark.parametrize(("counts", "gap"), [((5, 0, 0, 3), 0.0), ((0, 4, 0, 0), 1.0)])
+def test_paired_heads_without_spread_have_no_interval(counts, gap):
+    found = paired(*_heads(*counts))
+    assert found.difference.estimate == gap
+    assert found.difference.low is None
+    assert "no spread" in found.difference.reason
+    assert paired(*_heads(0, 0, 0, 0)).difference.reason == "no images"
+
+
+def test_the_paired_interval_covers():
+    rng = np.random.default_rng(0)
+    covered = []
+    for _ in range(1000):
+        kinds = rng.choice(4, size=400, p=[0.6, 0.08, 0.05, 0.27])
+        found = paired(np.isin(kinds, [0, 1]), np.isin(kinds, [0, 2])).difference
+        covered.append(found.low <= 0.03 <= found.high)
+    assert np.mean(covered) >= 0.93
