@@ -2,6 +2,7 @@
 
 rows       the only rows that training accepts: role train
 training   internal validation, choice, refit
+checkpoint what a training keeps on its way
 fits       X, y and a list of hyper-parameters to weights: logistic, lda, ridge, nearest_mean
 lbfgs      many problems of one shape minimised together
 head       what every trained head can do, and what it says of rows
@@ -9,6 +10,7 @@ linear     the head that is linear in the standardised features
 storing    a head as named arrays and a description, and back
 """
 
+from models.heads.checkpoint import Checkpoint, NoCheckpoint
 from models.heads.head import Head, Predictions, predict, probabilities, scores
 from models.heads.linear import LinearHead
 from models.heads.rows import TrainRows
@@ -18,8 +20,10 @@ from models.heads.training import HEADS, Candidate, Trained, check_params, train
 __all__ = [
     "HEADS",
     "Candidate",
+    "Checkpoint",
     "Head",
     "LinearHead",
+    "NoCheckpoint",
     "Predictions",
     "TrainRows",
     "Trained",

@@ -13,6 +13,7 @@ from scipy.optimize import minimize_scalar
 from models.errors import InvalidParams, NoTrainRows
 from models.estimate import Estimate, share, wilson
 from models.heads import fits
+from models.heads.checkpoint import Checkpoint, NoCheckpoint
 from models.heads.head import scores as scores_of
 from models.heads.linear import LinearHead
 from models.heads.rows import TrainRows
@@ -150,6 +151,7 @@ def train(
     *,
     seed: int,
     progress: Progress = lambda _share, _message: None,
+    checkpoint: Checkpoint = NoCheckpoint(),  # noqa: ARG001, B008 (not used yet)
 ) -> Trained:
     """Train a head: choose its hyper-parameter on held-out train rows, then fit on all of them.
 
@@ -170,6 +172,8 @@ def train(
         Of the folds.
     progress
         Called often with the share done and a message; an exception from it stops the training.
+    checkpoint
+        Where it may keep what it has, to go on from there after it was killed.
 
     Raises
     ------
