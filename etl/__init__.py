@@ -20,6 +20,7 @@ no classifier and no HTTP.
     present   what the present database holds, and what of it goes over into the next
     finishing splits, classes, views and checks, once every row is in
     loader    the order of events
+    command   the same on the command line; options: what can be asked of it there
 
 Beside the database, in any order after a load:
 
@@ -34,10 +35,15 @@ Beside the database, in any order after a load:
     sidecar           the Parquet files that the views read
 """
 
-from etl.adding import NamedImages, PlacedImages, add_images
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from etl.errors import LoadRefused
-from etl.loader import LoadReport, load
-from etl.part import PartReport
+
+if TYPE_CHECKING:
+    from etl.adding import NamedImages, PlacedImages, add_images
+    from etl.loader import LoadReport, load
+    from etl.part import PartReport
 
 __all__ = [
     "LoadRefused",
@@ -48,3 +54,19 @@ __all__ = [
     "add_images",
     "load",
 ]
+
+# behind their names until they are asked for: the compiled loops take most of a second to import
+_HOMES = {
+    "NamedImages": "etl.adding",
+    "PlacedImages": "etl.adding",
+    "add_images": "etl.adding",
+    "LoadReport": "etl.loader",
+    "load": "etl.loader",
+    "PartReport": "etl.part",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,4 +1,4 @@
-"""`load` on the command line: its options, its progress bar, its report."""
+"""`load` on the command line: its progress bar, its report."""
 
 import argparse
 import os
@@ -12,34 +12,9 @@ from tqdm import tqdm
 from etl.errors import LoadRefused
 from etl.images import LinkReport, link_images, roots_in
 from etl.loader import LoadReport, load
+from etl.options import add_arguments
 from etl.sidecar import IMAGES, LINKED
 from etl.sources import role_of
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of `load`."""
-    parser.add_argument(
-        "sources",
-        nargs="*",
-        type=Path,
-        metavar="SOURCE",
-        help="feature files <split>_<backbone>.csv, or folders of them",
-    )
-    parser.add_argument(
-        "--split",
-        action="append",
-        default=[],
-        metavar="NAME[:BACKBONE]=FILE",
-        help="a file whose name does not say its split and backbone",
-    )
-    parser.add_argument("--reference", metavar="NAME", help="test set 1 (default: val, test1, …)")
-    parser.add_argument(
-        "--paths-from",
-        metavar="BACKBONE",
-        help="take the paths of this backbone, row by row, for files without a path column",
-    )
-    parser.add_argument("--classes", type=Path, metavar="FILE", help="class names: label,name")
-    parser.add_argument("--replace", action="store_true", help="forget what is loaded already")
 
 
 def run(

@@ -9,6 +9,7 @@ evaluations  what a model said and is worth, as it is stored
 database   reads gap.duckdb, read-only
 annotations  what else is known about the images, on the command line
 results    reads and writes trained models and their predictions
+checkpoints  what trainings keep on their way
 jobs       the job table, and the worker process that empties it
 schemas    the JSON of requests and answers
 sentences  what a gap report says, in words
@@ -17,9 +18,24 @@ page       the web page
 terminal   progress in the terminal
 extraction images into feature files with a timm network
 demo       scans of digits, two backbones, a real gap
+backbones  how features were made, and the network for one more image
+arrow_predictions  classes of the rows of an Arrow stream
+options    what can be asked of the verbs
 cli        the same verbs on the command line
 """
 
-from service.app import create_app
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from service.app import create_app
 
 __all__ = ["create_app"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the door when it is asked for: the command line's help needs no web, and no torch."""
+    if name != "create_app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from service.app import create_app
+
+    return create_app

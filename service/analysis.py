@@ -5,8 +5,8 @@ import time
 from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
-from threading import RLock
-from typing import Any
+from threading import Lock, RLock
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +17,9 @@ from models.gap import TestSet, report
 from models.gap.difference import newcombe
 from models.gap.scores import scores
 from models.heads.linear import is_raw
+from service.arrow_predictions import predict_stream
+from service.backbones import Backbones, decoded
+from service.checkpoints import Checkpoints, Note
 from service.database import Database, place_of
 from service.errors import DataChanged, ModelExists, NotATest, TestWasTrained
 from service.evaluations import SEED, prediction_table, records_of, scores_out
@@ -29,7 +32,9 @@ from service.schemas import (
     GapOut,
     GapScoreOut,
     GapsOut,
+    PredictImageOut,
     PredictOut,
+    ProbabilityOut,
     gap_out,
 )
 from service.terminal import Progress
@@ -42,8 +47,12 @@ class Analysis:
     """Everything that can be asked of one data folder."""
 
     def __init__(self, data: Path) -> None:
+        self.data = data
         self.database = Database(data)
         self.results = Results(data)
+        self.checkpoints = Checkpoints(data)
+        self.backbones = Backbones(data)
+        self._predicting = Lock()  # one stream at a time, for the same reason
         self._lock = RLock()  # one heavy answer at a time: two would only share the cores
         self._answers: dict[tuple[object, ...], GapOut] = {}
 
@@ -87,8 +96,16 @@ class Analysis:
         params: dict[str, Any],
         seed: int,
         progress: Progress = lambda _share, _message: None,
+        note: Note = lambda _sentence: None,
     ) -> dict[str, Any]:
         """Train a head on train rows alone, store it, and return its card.
+
+        The same request, once killed, goes on from what it had kept.
+
+        Parameters
+        ----------
+        note
+            Called with a sentence where a checkpoint was found, or can no longer be kept.
 
         Raises
         ------
@@ -97,9 +114,16 @@ class Analysis:
         began = time.monotonic()
         progress(0.0, "reading the train rows")
         digests = self.database.digests(backbone)
-        rows, paths = self.database.train_rows(backbone)
-        trained = heads.train(rows, head, params, seed=seed, progress=progress)
         roles = {row["split"]: row["role"] for row in self.database.splits_of(backbone)}
+        train_sha256 = [sha for split, sha in digests.items() if roles[split] == "train"]
+        request = {"backbone": backbone, "head": head, "params": params, "seed": seed}
+        checkpoint = self.checkpoints.of(request, train_sha256, note)
+        if checkpoint.is_there:
+            note("went on from a checkpoint of the same training")
+        rows, paths = self.database.train_rows(backbone)
+        trained = heads.train(
+            rows, head, params, seed=seed, progress=progress, checkpoint=checkpoint
+        )
         card = {
             "model": model,
             "backbone": backbone,
@@ -114,13 +138,14 @@ class Analysis:
                 "top1": EstimateOut.of(trained.top1, {"images": "train"}).model_dump(),
                 "candidates": [dataclasses.asdict(c) for c in trained.candidates],
             },
-            "train_sha256": [sha for split, sha in digests.items() if roles[split] == "train"],
+            "train_sha256": train_sha256,
             "seconds_s": round(time.monotonic() - began, 3),
             "created_at": datetime.now(UTC)
             .isoformat(timespec="milliseconds")
             .removesuffix("+00:00"),
         }
-        self.results.save_model(card, trained.head, paths)
+        self.results.save_model(card, trained.head, paths, self.database.feature_names(backbone))
+        checkpoint.remove()
         return card
 
     def evaluate(
@@ -232,7 +257,7 @@ class Analysis:
                 f"{', '.join(map(str, sorted(widths)))}. Use the backbone of this model."
             )
         probabilities = heads.probabilities(head, np.array(features, float))
-        names = self.database.class_names() if self.database.exists else {}
+        names = self._class_names()
         class_ids = head.class_ids.tolist()
         classes = [class_ids[i] for i in probabilities.argmax(axis=1)]
         return PredictOut(
@@ -243,6 +268,74 @@ class Analysis:
             names=[names.get(c, str(c)) for c in classes],
             probabilities=probabilities.tolist(),
         )
+
+    def predict_arrow(
+        self, model: str, body: IO[bytes], answer: IO[bytes], *, with_probabilities: bool = False
+    ) -> None:
+        """Classes of the rows of an Arrow stream, as another one.
+
+        `body` and `answer` are files; `service.arrow_predictions` says what is in them.
+
+        Raises
+        ------
+        NotFound, ImportedModel, DataChanged, DamagedStream, models.errors.NotFiniteInput
+        """
+        head = self.results.head(model)
+        names = self.results.feature_names(model)
+        if names is None:  # stored before names were: those of the present features, if they fit
+            backbone = self.results.card(model)["backbone"]
+            self._matching_head(model, backbone)
+            names = self.database.feature_names(backbone)
+        with self._predicting:
+            predict_stream(
+                body,
+                answer,
+                head,
+                names,
+                self._class_names(),
+                with_probabilities=with_probabilities,
+            )
+
+    def predict_image(
+        self, model: str, content: bytes, *, with_probabilities: bool = False
+    ) -> PredictImageOut:
+        """Class of one image, whose features are made as those were that the model learnt from.
+
+        Raises
+        ------
+        NotFound, ImportedModel, UnreadableImage, BackboneNotHere, DataChanged
+        """
+        head = self.results.head(model)
+        image = decoded(content)
+        card = self.results.card(model)
+        features = self.backbones.features(image, card["backbone"], card["train_sha256"])
+        if features.shape[1] != head.n_features:
+            raise DataChanged(
+                f"wanted {head.n_features} features, on which {model!r} was trained, got "
+                f"{features.shape[1]} from its network. Extract anew and train a new model."
+            )
+        probabilities = heads.probabilities(head, features)[0]
+        names, class_ids = self._class_names(), head.class_ids.tolist()
+        ranked = [
+            ProbabilityOut(
+                class_id=class_ids[i],
+                class_name=names.get(class_ids[i], str(class_ids[i])),
+                probability=float(probabilities[i]),
+            )
+            for i in np.argsort(-probabilities, kind="stable")
+        ]
+        return PredictImageOut(
+            model=model,
+            backbone=card["backbone"],
+            n_features=head.n_features,
+            class_id=ranked[0].class_id,
+            class_name=ranked[0].class_name,
+            top5=ranked[:5],
+            probabilities=ranked if with_probabilities else None,
+        )
+
+    def _class_names(self) -> dict[int, str]:
+        return self.database.class_names() if self.database.exists else {}
 
     def _card(self, model: str) -> dict[str, Any]:
         with self.database.connect():

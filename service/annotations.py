@@ -25,40 +25,6 @@ REAL_ORIGIN = "ReaL labels that timm ships"
 _LEAST_AGREEMENT, _LEAST_IMAGES = 0.5, 20
 
 
-def add_link_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of `link-images`."""
-    parser.add_argument(
-        "roots",
-        nargs="*",
-        type=Path,
-        metavar="ROOT",
-        help="folders with the image files (default: those of GAP_IMAGES)",
-    )
-
-
-def add_annotate_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of `annotate`."""
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument(
-        "file",
-        nargs="?",
-        type=Path,
-        metavar="FILE",
-        help="CSV or Parquet with columns split (optional), path and any others: what is known",
-    )
-    what.add_argument(
-        "--real", action="store_true", help="ReaL's labels of ImageNet's validation images"
-    )
-    what.add_argument(
-        "--image-statistics",
-        action="store_true",
-        help="size, brightness, contrast, sharpness and more of each linked image file",
-    )
-    what.add_argument("--remove", metavar="NAME", help="detach the annotations of this name")
-    parser.add_argument("--name", help="name of the annotations (default: the file's)")
-    parser.add_argument("--split", metavar="NAME", help="split of the rows that name none")
-
-
 def link(arguments: argparse.Namespace, settings: Settings) -> None:
     """Look for the files of all loaded images under the roots, and print what was found."""
     etl_command.link(arguments.roots or settings.images, settings.data)

@@ -4,15 +4,21 @@ Endpoints that touch the database are plain `def`, so that they run in threads a
 the event loop.
 """
 
+import errno
+from collections.abc import Iterator
 from pathlib import PurePath
-from typing import Annotated, Literal
+from tempfile import TemporaryFile
+from typing import IO, Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Query, Request, Response
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 
+from etl.errors import DiskFull
 from service import charts, page
 from service.analysis import Analysis
-from service.jobs import Job, Jobs, Worker
+from service.arrow_predictions import ARROW
+from service.jobs import OVER, Job, Jobs, Worker
 from service.schemas import (
     AnnotationOut,
     EvaluateIn,
@@ -24,6 +30,7 @@ from service.schemas import (
     ModelCardOut,
     ModelName,
     ModelOut,
+    PredictImageOut,
     PredictIn,
     PredictOut,
     Problem,
@@ -46,6 +53,11 @@ router = APIRouter(responses=_REFUSALS)
 _Name = Annotated[
     ModelName, Path(description="Name of a trained model.", examples=["pixels-logistic"])
 ]
+_Model = Annotated[
+    ModelName, Query(description="Name of a trained model.", examples=["pixels-logistic"])
+]
+_IMAGES = ("image/jpeg", "image/png", "image/webp")
+_PIECE_BYTES = 1 << 20
 _Split = Annotated[str | None, Query(description="A test split; default: as the load says.")]
 
 
@@ -87,6 +99,19 @@ def get_job(job: str, request: Request) -> JobOut:
 def cancel_job(job: str, request: Request) -> JobOut:
     """Cancel a job that waits or runs."""
     return _job_out(_jobs(request).cancel(job))
+
+
+@router.post("/jobs/{job}/resume", status_code=202, tags=["train"])
+def resume_job(job: str, request: Request, response: Response) -> JobOut:
+    """Queue a job again that was interrupted, failed or cancelled; it goes on where it was."""
+    analysis, jobs = _analysis(request), _jobs(request)
+    with request.app.state.naming:  # as above
+        found = jobs.get(job)
+        if found.state in OVER:
+            analysis.free_name("", "", jobs.open_models(), found.model)
+        found = jobs.resume(job)
+    response.headers["Location"] = f"/jobs/{job}"
+    return _job_out(found)
 
 
 @router.get("/splits", tags=["data"])
@@ -177,6 +202,116 @@ def chart(
 def predict(body: PredictIn, request: Request) -> PredictOut:
     """Classify rows of features."""
     return _analysis(request).predict(body.model, body.features)
+
+
+def _body_of(*types: str) -> dict[str, Any]:
+    """Say in the interface's description that a body is bytes of one of these types."""
+    content = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in types}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def _check_type(request: Request, *types: str) -> None:
+    found = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if found not in types:
+        raise HTTPException(
+            415,
+            f"wanted a body of Content-Type {' or '.join(types)}, got {found or 'none'}. Name it.",
+        )
+
+
+@router.post(
+    "/predict/arrow",
+    tags=["models"],
+    response_class=StreamingResponse,
+    responses={
+        200: {"description": "An Arrow stream", "content": {ARROW: {}}},
+        413: {"model": Problem, "description": "The body is too large"},
+        415: {"model": Problem, "description": "Another Content-Type is wanted"},
+        507: {"model": Problem, "description": "The disk is full"},
+    },
+    openapi_extra=_body_of(ARROW),
+)
+async def predict_arrow(
+    model: _Model,
+    request: Request,
+    probabilities: Annotated[bool, Query(description="Add those of all classes.")] = False,
+) -> Response:
+    """Classify rows of features in an Arrow stream (no compression).
+
+    The features are one column `vector` of lists, or one column of numbers for each feature, by
+    its name. The answer is an Arrow stream of class_id, class_name, confidence and, where asked
+    for, probabilities in the order of `class_ids` in the schema's metadata.
+    """
+    _check_type(request, ARROW)
+    analysis = _analysis(request)
+    # files without a name: whatever ends this process, nothing of them is left
+    answer = TemporaryFile(dir=analysis.data)  # noqa: SIM115 (closed when it was sent)
+    try:
+        with TemporaryFile(dir=analysis.data) as body:
+            await _receive(request, body)
+            await run_in_threadpool(
+                analysis.predict_arrow, model, body, answer, with_probabilities=probabilities
+            )
+    except BaseException as error:
+        answer.close()
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(
+                f"room in {analysis.data} for the rows and their answer",
+                "a full disk",
+                "Free some space, or send fewer rows at once.",
+            ) from error
+        raise
+    size = answer.tell()
+    answer.seek(0)
+    return StreamingResponse(
+        _pieces(answer), media_type=ARROW, headers={"Content-Length": str(size)}
+    )
+
+
+async def _receive(request: Request, file: IO[bytes]) -> None:
+    """Write the body of a request to a file as it comes."""
+    waiting, n_bytes = [], 0
+    async for piece in request.stream():
+        waiting.append(piece)
+        n_bytes += len(piece)
+        if n_bytes >= _PIECE_BYTES:
+            await run_in_threadpool(file.writelines, waiting)
+            waiting, n_bytes = [], 0
+    await run_in_threadpool(file.writelines, waiting)
+    file.flush()
+
+
+def _pieces(file: IO[bytes]) -> Iterator[bytes]:
+    with file:
+        while piece := file.read(_PIECE_BYTES):
+            yield piece
+
+
+@router.post(
+    "/predict/image",
+    tags=["models"],
+    responses={
+        413: {"model": Problem, "description": "The body is too large"},
+        415: {"model": Problem, "description": "Another Content-Type is wanted"},
+    },
+    openapi_extra=_body_of(*_IMAGES),
+)
+async def predict_image(
+    model: _Model,
+    request: Request,
+    probabilities: Annotated[bool, Query(description="Add those of all classes.")] = False,
+) -> PredictImageOut:
+    """Classify one image, whose file is the body.
+
+    Its features are made as those were made that the model learnt from.
+    """
+    _check_type(request, *_IMAGES)
+    return await run_in_threadpool(
+        _analysis(request).predict_image,
+        model,
+        await request.body(),
+        with_probabilities=probabilities,
+    )
 
 
 @router.get("/health", tags=["service"])

@@ -6,14 +6,17 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from http import HTTPStatus
 from pathlib import Path
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.gzip import GZipMiddleware
 from fastapi.responses import JSONResponse
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from etl.errors import LoadRefused
 from models.errors import ModelError
@@ -25,6 +28,9 @@ from service.schemas import Problem
 from service.settings import Settings
 
 _LOCK = ".service.lock"
+# 10,000 rows of 1,024 numbers as JSON are 200 MB, a million as Arrow 4 GB
+BODY_BYTES = {"/predict/arrow": 8 << 30, "/predict/image": 32 << 20}
+OTHER_BODY_BYTES = 256 << 20
 _log = logging.getLogger("gapscope")
 
 
@@ -44,6 +50,7 @@ def create_app(settings: Settings, *, with_worker: bool = True) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with _alone(settings.data):
             app.state.analysis.results.sweep()
+            app.state.analysis.checkpoints.sweep()
             if with_worker:
                 app.state.worker = Worker(settings.data, settings.threads)
                 app.state.worker.start()
@@ -62,13 +69,40 @@ def create_app(settings: Settings, *, with_worker: bool = True) -> FastAPI:
     app.state.worker = None
     app.state.naming = threading.Lock()
     app.add_middleware(GZipMiddleware, minimum_size=10_000)
+    app.add_middleware(_BodyLimit)
     app.include_router(router)
     for root in (ServiceError, LoadRefused, ModelError):
         app.add_exception_handler(root, _refusal)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _fault)
     return app
+
+
+class _BodyLimit:
+    """Refuses a body beyond its limit: by what it says of itself, else when it is reached."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        limit = BODY_BYTES.get(scope.get("path", ""), OTHER_BODY_BYTES)
+        n_bytes = 0
+
+        async def receive_within() -> Message:
+            nonlocal n_bytes
+            said = dict(scope["headers"]).get(b"content-length", b"0")
+            message = await receive()
+            n_bytes += len(message.get("body", b""))
+            if n_bytes > limit or (said.isdigit() and int(said) > limit):
+                raise HTTPException(
+                    413,
+                    f"wanted a body of at most {limit:,} bytes, got more. Send it in parts.",
+                )
+            return message
+
+        await self._app(scope, receive_within if scope["type"] == "http" else receive, send)
 
 
 def refuse_if_in_use(settings: Settings) -> None:
@@ -143,12 +177,18 @@ async def _invalid(_request: Request, error: Exception) -> JSONResponse:
 async def _http(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     detail = {404: "No such address; /docs lists them.", 405: "Not with this method; see /docs."}
+    code = {413: "body_too_large", 415: "wrong_content_type"}
     return _problem(
         error.status_code,
-        str(error.detail),
+        HTTPStatus(error.status_code).phrase,
         detail.get(error.status_code, str(error.detail)),
-        "http",
+        code.get(error.status_code, "http"),
     )
+
+
+async def _gone(_request: Request, _error: Exception) -> Response:
+    """Answer nobody: the client went away before it had sent its request."""
+    return Response(status_code=400)
 
 
 async def _fault(request: Request, error: Exception) -> JSONResponse:

@@ -3,53 +3,85 @@
 import argparse
 import json
 import os
+import signal
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 
-from etl import LoadRefused
-from etl import command as etl_command
-from etl.database import DATABASE, text
-from models.errors import ModelError
-from models.heads import HEADS
-from service import annotations
-from service import import_command as importing
-from service.analysis import Analysis
-from service.database import Database
-from service.demo import run_demo
-from service.errors import NothingToLoad, ServiceError
-from service.extraction import command as extract_command
-from service.schemas import Answer, EstimateOut
-from service.settings import Settings, read_settings
-from service.terminal import progress_bar
-from service.untrained import import_head
+from etl.options import add_arguments as add_load_arguments
+from service import options
 
-_Command = Callable[[argparse.Namespace, Settings], None]
+if TYPE_CHECKING:
+    from service.schemas import Answer, EstimateOut
+    from service.settings import Settings
+
+_Command = Callable[[argparse.Namespace, "Settings"], None]
+_STOPPED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; 0 where it was done, 2 where it was refused."""
-    parser = _parser()
-    arguments, rest = parser.parse_known_args(argv)
-    command: _Command = arguments.command
-    if command is _sql:
-        arguments.arguments = rest  # the DuckDB CLI's own options
-    elif rest:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    """Run one command; 0 where it was done, 2 where it was refused, 130 where Ctrl-C ended it."""
+    is_process = argv is None
+    try:
+        parser = _parser()
+        arguments, rest = parser.parse_known_args(argv)
+        command: _Command = arguments.command
+        if command is _sql:
+            arguments.arguments = rest  # the DuckDB CLI's own options
+        elif rest:
+            parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        with _stopping_at_once(is_process):
+            for module in ("service.settings", *arguments.needs):
+                import_module(module)
+        return _run(command, arguments)
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        return _STOPPED
+    finally:
+        if is_process:  # what there was to do is done, or stopped: the rest is putting away
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _run(command: _Command, arguments: argparse.Namespace) -> int:
+    from etl.errors import LoadRefused
+    from models.errors import ModelError
+    from service.errors import ServiceError
+    from service.settings import read_settings
+
     try:
         command(arguments, read_settings())
     except (LoadRefused, ModelError, ServiceError) as refused:
         print(f"refused ({refused.code}): {refused}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("\nstopped", file=sys.stderr)
-        return 130
     except BrokenPipeError:  # the reader had enough: `gapscope gap m | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
+
+
+@contextmanager
+def _stopping_at_once(is_process: bool) -> Iterator[None]:
+    """Let Ctrl-C end the process while it imports: there is nothing yet to put away.
+
+    Raised in the middle of a compiled module's import, the interrupt would come out as any error.
+    """
+    if not is_process:
+        yield
+        return
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        os.write(sys.stderr.fileno(), b"\nstopped\n")
+        os._exit(_STOPPED)
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,45 +94,45 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
 
     load = verbs.add_parser("load", help="feature files into the database")
-    etl_command.add_arguments(load)
+    add_load_arguments(load)
     load.add_argument(
         "--demo-if-empty",
         action="store_true",
         help="where no source is named or found and there is no database, load the demo",
     )
-    load.set_defaults(command=_load)
+    load.set_defaults(command=_load, needs=["etl.command", "service.demo"])
 
     extract = verbs.add_parser("extract", help="images into features of a timm network")
-    extract_command.add_arguments(extract)
-    extract.set_defaults(command=_extract)
+    options.add_extract_arguments(extract)
+    extract.set_defaults(command=_extract, needs=["service.extraction.command"])
 
     demo = verbs.add_parser("demo", help="make and load the demo in place of what is loaded")
-    demo.set_defaults(command=_demo)
+    demo.set_defaults(command=_demo, needs=["service.demo"])
 
     link = verbs.add_parser("link-images", help="find the files of the loaded images")
-    annotations.add_link_arguments(link)
-    link.set_defaults(command=annotations.link)
+    options.add_link_arguments(link)
+    link.set_defaults(command=_link, needs=["service.annotations"])
 
     annotate = verbs.add_parser("annotate", help="attach what else is known about the images")
-    annotations.add_annotate_arguments(annotate)
-    annotate.set_defaults(command=annotations.run_annotate)
+    options.add_annotate_arguments(annotate)
+    annotate.set_defaults(command=_annotate, needs=["service.annotations"])
 
     listing = verbs.add_parser("annotations", help="list what is attached")
-    listing.set_defaults(command=_annotations)
+    listing.set_defaults(command=_annotations, needs=["service.annotations"])
 
     train = verbs.add_parser("train", help="train a head on the train rows of a backbone")
     train.add_argument("backbone")
-    train.add_argument("--head", choices=list(HEADS), default="logistic")
+    train.add_argument("--head", default="logistic", help="kind of head (default: logistic)")
     train.add_argument("--name", help="name of the model (default: <backbone>-<head>)")
     train.add_argument("--params", type=_json, default={}, metavar="JSON", help='{"C": 0.1}')
     train.add_argument("--seed", type=int, default=0)
-    train.set_defaults(command=_train)
+    train.set_defaults(command=_train, needs=["service.analysis"])
 
     imported = verbs.add_parser(
         "import-predictions", help="predictions of models that were trained elsewhere"
     )
-    importing.add_arguments(imported)
-    imported.set_defaults(command=importing.run)
+    options.add_import_arguments(imported)
+    imported.set_defaults(command=_import_predictions, needs=["service.import_command"])
 
     given = verbs.add_parser("import-head", help="a linear head whose weights a file gives")
     given.add_argument("backbone")
@@ -109,42 +141,42 @@ def _parser() -> argparse.ArgumentParser:
     given.add_argument("--weight", action="append", metavar="KEY", help="tensor [k, d] or [d, k]; "
         "given twice, with --bias twice: the mean of two")  # fmt: skip
     given.add_argument("--bias", action="append", metavar="KEY", help="tensor [k]")
-    given.set_defaults(command=_import_head)
+    given.set_defaults(command=_import_head, needs=["service.untrained"])
 
     between = verbs.add_parser("interpolate", help="a head between two linear heads")
     between.add_argument("model_a")
     between.add_argument("model_b")
     between.add_argument("--alpha", type=float, default=0.5, help="0 gives A, 1 gives B")
     between.add_argument("--name", required=True, help="name of the model")
-    between.set_defaults(command=_interpolate)
+    between.set_defaults(command=_interpolate, needs=["service.analysis"])
 
     evaluate = verbs.add_parser("evaluate", help="scores of a model on the test splits")
     evaluate.add_argument("model")
     evaluate.add_argument("--split", action="append", dest="splits", metavar="NAME")
     evaluate.add_argument("--json", action="store_true")
-    evaluate.set_defaults(command=_evaluate)
+    evaluate.set_defaults(command=_evaluate, needs=["service.analysis"])
 
     gap = verbs.add_parser("gap", help="why a model scores lower on the target")
     gap.add_argument("model")
     gap.add_argument("--reference", metavar="NAME")
     gap.add_argument("--target", metavar="NAME")
     gap.add_argument("--json", action="store_true")
-    gap.set_defaults(command=_gap)
+    gap.set_defaults(command=_gap, needs=["service.analysis"])
 
     gaps = verbs.add_parser("gaps", help="a model's three gaps, from what is stored")
     gaps.add_argument("model")
     gaps.add_argument("--json", action="store_true")
-    gaps.set_defaults(command=_gaps)
+    gaps.set_defaults(command=_gaps, needs=["service.analysis"])
 
     serve = verbs.add_parser("serve", help="start the service and stay until Ctrl-C")
-    serve.set_defaults(command=_serve)
+    serve.set_defaults(command=_serve, needs=["service.app", "uvicorn"])
 
     sql = verbs.add_parser(
         "sql",
         help="DuckDB CLI on the database, read-only, results attached",
         epilog="All further arguments go to the DuckDB CLI, for example: sql -csv -c 'from model'.",
     )
-    sql.set_defaults(command=_sql)
+    sql.set_defaults(command=_sql, needs=["service.database"])
     return parser
 
 
@@ -160,7 +192,12 @@ def _json(argument: str) -> dict[str, Any]:
     return value
 
 
-def _load(arguments: argparse.Namespace, settings: Settings) -> None:
+def _load(arguments: argparse.Namespace, settings: "Settings") -> None:
+    from etl import command as etl_command
+    from service.backbones import Backbones
+    from service.database import Database
+    from service.errors import NothingToLoad
+
     if arguments.demo_if_empty and not _names_files(arguments):
         if not Database(settings.data).exists:
             _demo(arguments, settings)
@@ -171,6 +208,7 @@ def _load(arguments: argparse.Namespace, settings: Settings) -> None:
             "For example: gapscope load features/"
         )
     etl_command.run(arguments, settings.data, settings.threads, settings.images)
+    Backbones(settings.data).record_loaded()
 
 
 def _names_files(arguments: argparse.Namespace) -> bool:
@@ -180,19 +218,48 @@ def _names_files(arguments: argparse.Namespace) -> bool:
     )
 
 
-def _extract(arguments: argparse.Namespace, settings: Settings) -> None:
+def _extract(arguments: argparse.Namespace, settings: "Settings") -> None:
+    from service.extraction import command as extract_command
+
     print(extract_command.run(arguments, settings.data, settings.threads))
 
 
-def _demo(_arguments: argparse.Namespace, settings: Settings) -> None:
+def _demo(_arguments: argparse.Namespace, settings: "Settings") -> None:
+    from etl import command as etl_command
+    from service.demo import run_demo
+
     print(etl_command.in_words(run_demo(settings.data, settings.threads)))
 
 
-def _annotations(_arguments: argparse.Namespace, settings: Settings) -> None:
+def _link(arguments: argparse.Namespace, settings: "Settings") -> None:
+    from service import annotations
+
+    annotations.link(arguments, settings)
+
+
+def _annotate(arguments: argparse.Namespace, settings: "Settings") -> None:
+    from service import annotations
+
+    annotations.run_annotate(arguments, settings)
+
+
+def _import_predictions(arguments: argparse.Namespace, settings: "Settings") -> None:
+    from service import import_command
+
+    import_command.run(arguments, settings)
+
+
+def _annotations(_arguments: argparse.Namespace, settings: "Settings") -> None:
+    from service import annotations
+
     annotations.print_annotations(settings)
 
 
-def _train(arguments: argparse.Namespace, settings: Settings) -> None:
+def _train(arguments: argparse.Namespace, settings: "Settings") -> None:
+    from service.analysis import Analysis
+    from service.schemas import EstimateOut
+    from service.terminal import progress_bar
+
     analysis = Analysis(settings.data)
     analysis.check_train(arguments.backbone, arguments.head, arguments.params)
     model = analysis.free_name(arguments.backbone, arguments.head, set(), arguments.name)
@@ -204,13 +271,17 @@ def _train(arguments: argparse.Namespace, settings: Settings) -> None:
             params=arguments.params,
             seed=arguments.seed,
             progress=progress,
+            note=lambda sentence: print(f"note: {sentence}", file=sys.stderr),
         )
     top1 = EstimateOut(**card["validation"]["top1"])
     print(f"{model}: {json.dumps(card['params'])}, internal validation {_percent(top1)}")
     print(f"chosen by {card['validation']['method']}")
 
 
-def _evaluate(arguments: argparse.Namespace, settings: Settings) -> None:
+def _evaluate(arguments: argparse.Namespace, settings: "Settings") -> None:
+    from service.analysis import Analysis
+    from service.terminal import progress_bar
+
     with progress_bar(arguments.model) as progress:
         answer = Analysis(settings.data).evaluate(
             arguments.model, arguments.splits, progress=progress
@@ -225,7 +296,10 @@ def _evaluate(arguments: argparse.Namespace, settings: Settings) -> None:
     return None
 
 
-def _gap(arguments: argparse.Namespace, settings: Settings) -> None:
+def _gap(arguments: argparse.Namespace, settings: "Settings") -> None:
+    from service.analysis import Analysis
+    from service.terminal import progress_bar
+
     with progress_bar(arguments.model) as progress:
         answer = Analysis(settings.data).gap(
             arguments.model, arguments.reference, arguments.target, progress=progress
@@ -249,7 +323,9 @@ def _gap(arguments: argparse.Namespace, settings: Settings) -> None:
     return None
 
 
-def _gaps(arguments: argparse.Namespace, settings: Settings) -> None:
+def _gaps(arguments: argparse.Namespace, settings: "Settings") -> None:
+    from service.analysis import Analysis
+
     answer = Analysis(settings.data).gaps(arguments.model)
     if arguments.json:
         return _print_json(answer)
@@ -258,7 +334,10 @@ def _gaps(arguments: argparse.Namespace, settings: Settings) -> None:
     return None
 
 
-def _import_head(arguments: argparse.Namespace, settings: Settings) -> None:
+def _import_head(arguments: argparse.Namespace, settings: "Settings") -> None:
+    from service.analysis import Analysis
+    from service.untrained import import_head
+
     analysis = Analysis(settings.data)
     found = import_head(
         analysis.database,
@@ -279,19 +358,24 @@ def _import_head(arguments: argparse.Namespace, settings: Settings) -> None:
     print("note: what a head whose weights were given learnt from is unknown here")
 
 
-def _interpolate(arguments: argparse.Namespace, settings: Settings) -> None:
+def _interpolate(arguments: argparse.Namespace, settings: "Settings") -> None:
+    from service.analysis import Analysis
+
     card = Analysis(settings.data).interpolate(
         arguments.model_a, arguments.model_b, alpha=arguments.alpha, name=arguments.name
     )
-    print(f"{card['model']}: {1 - arguments.alpha:g} · {arguments.model_a} + "
+    print(
+        f"{card['model']}: {1 - arguments.alpha:g} · {arguments.model_a} + "
         f"{arguments.alpha:g} · {arguments.model_b}; learnt from "
-        f"{card['interpolated']['learnt_from']}")  # fmt: skip
+        f"{card['interpolated']['learnt_from']}"
+    )
 
 
-def _serve(_arguments: argparse.Namespace, settings: Settings) -> None:
+def _serve(_arguments: argparse.Namespace, settings: "Settings") -> None:
     import uvicorn
 
     from service.app import create_app, refuse_if_in_use
+    from service.database import Database
 
     refuse_if_in_use(settings)
     if not Database(settings.data).exists:
@@ -303,7 +387,10 @@ def _serve(_arguments: argparse.Namespace, settings: Settings) -> None:
         )
 
 
-def _sql(arguments: argparse.Namespace, settings: Settings) -> None:
+def _sql(arguments: argparse.Namespace, settings: "Settings") -> None:
+    from etl.database import DATABASE, text
+    from service.database import Database
+
     with Database(settings.data).connect():
         pass  # refuses in words where there is nothing to open
     data = settings.data.resolve()
@@ -317,11 +404,11 @@ def _sql(arguments: argparse.Namespace, settings: Settings) -> None:
     os.execv(duckdb, [*command, *arguments.arguments])
 
 
-def _print_json(answer: Answer) -> None:
+def _print_json(answer: "Answer") -> None:
     print(answer.model_dump_json(indent=1))
 
 
-def _percent(value: EstimateOut) -> str:
+def _percent(value: "EstimateOut") -> str:
     if value.estimate is None or value.low is None or value.high is None:
         return f"unknown ({value.reason})"
     return f"{value.estimate:.1%} [{value.low:.1%}, {value.high:.1%}]"

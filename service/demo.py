@@ -11,6 +11,7 @@ scikit-learn.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,7 @@ from sklearn.datasets import load_digits
 from etl import LoadReport, load
 from models.backbones import features_of_images, open_lite0
 from service.analysis import Analysis
+from service.backbones import GREY, GREY_LITE0, grey_values
 from service.terminal import progress_bar
 
 FOLDER = "demo"
@@ -27,12 +29,15 @@ SEED = 0
 N_SEEN_WRITERS = 1200
 SHARE_TRAIN = 0.6
 PIXELS, LITE0 = "pixels", "tf_efficientnet_lite0"
-SIZE_PX = 96
+SIZE_PX, GREY_SIZE_PX = 96, 8
 _NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
-def demo_files(folder: Path) -> None:
-    """Write the images, the feature files of both backbones, and the class names."""
+def demo_files(folder: Path) -> dict[str, dict[str, Any]]:
+    """Write the images, the feature files of both backbones, and the class names.
+
+    Returns how the features of each backbone were made, as `Backbones.record` takes it.
+    """
     digits = load_digits()
     grey = np.round(digits.images * (255 / 16)).astype(np.uint8)
     labels = digits.target.astype(int)
@@ -45,11 +50,12 @@ def demo_files(folder: Path) -> None:
         file = folder / "images" / path
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(file)
-    images = [np.asarray(Image.open(folder / "images" / path)) for path in paths]
+    images = [grey_values(Image.open(folder / "images" / path), GREY_SIZE_PX) for path in paths]
     pixels = np.stack(images).reshape(len(images), -1).astype(np.float32)
+    lite0 = open_lite0()
     with progress_bar(f"features of {LITE0}") as progress:
         network = features_of_images(
-            open_lite0(),
+            lite0,
             images,
             size_px=SIZE_PX,
             progress=lambda done: progress(done / len(images), f"{done} images"),
@@ -63,6 +69,14 @@ def demo_files(folder: Path) -> None:
             rows.to_csv(folder / f"{split}_{backbone}.csv")
     names = pd.DataFrame({"label": range(10), "name": _NAMES})
     names.to_csv(folder / "classes.csv", index=False)
+    return {
+        PIXELS: {"kind": GREY, "size_px": GREY_SIZE_PX},
+        LITE0: {
+            "kind": GREY_LITE0,
+            "size_px": SIZE_PX,
+            "weights_sha256": lite0.weights.digest,
+        },
+    }
 
 
 def demo_splits(labels: np.ndarray, *, seed: int) -> np.ndarray:
@@ -90,7 +104,7 @@ def run_demo(data: Path, n_threads: int | None = None) -> LoadReport:
     etl.LoadRefused, models.errors.ModelError
     """
     folder = data / FOLDER
-    demo_files(folder)
+    made = demo_files(folder)
     report = load(
         data,
         [folder],
@@ -101,6 +115,8 @@ def run_demo(data: Path, n_threads: int | None = None) -> LoadReport:
     )
     analysis = Analysis(data)
     for backbone in (PIXELS, LITE0):
+        for split, sha256 in analysis.database.digests(backbone).items():
+            analysis.backbones.record(backbone, split, sha256, made[backbone])
         model = f"{backbone}-logistic"
         if not analysis.results.has(model):
             with progress_bar(f"training {model}") as progress:

@@ -122,6 +122,24 @@ class JobDone(ServiceError):
     code = "job_done"
 
 
+class NotResumable(ServiceError):
+    """The job waits, runs or is done: there is nothing to go on with."""
+
+    code = "not_resumable"
+
+
+class DamagedStream(ServiceError):
+    """A body that is no Arrow stream, or not one with the features that the model reads."""
+
+    code = "damaged_stream"
+
+
+class BackboneNotHere(ServiceError):
+    """The network behind a model's features is unknown here, or cannot be run."""
+
+    code = "backbone_not_here"
+
+
 class InUse(ServiceError):
     """Another service or extraction is at work on this folder, or a service on this port."""
 
@@ -169,6 +187,9 @@ STATUS: dict[type[Exception], int] = {
     BadName: 422,
     NotATest: 422,
     JobDone: 409,
+    NotResumable: 409,
+    DamagedStream: 422,
+    BackboneNotHere: 409,
     BadImages: 422,
     UnreadableImage: 422,
     ClassesDisagree: 409,

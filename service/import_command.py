@@ -1,7 +1,6 @@
-"""`import-predictions` on the command line: its options, its progress bar, its report."""
+"""`import-predictions` on the command line: its progress bar, its report."""
 
 import argparse
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,37 +9,6 @@ from service.errors import UnusedOption
 from service.importing import ImportReport, import_predictions
 from service.settings import Settings
 from service.terminal import progress_bar
-
-_SPLIT_FILE = re.compile(r"([A-Za-z0-9][\w.+-]*)=(.+)")
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of `import-predictions`."""
-    parser.add_argument(
-        "files",
-        nargs="+",
-        type=_split_file,
-        metavar="SPLIT=FILE",
-        help="CSV or Parquet: path, label, top1 [top2 … top5] [confidence]",
-    )
-    which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--model", metavar="NAME", help="name of the one model")
-    which.add_argument(
-        "--columns",
-        action="store_true",
-        help="every column beside path and label is the model of its name: the predicted class",
-    )
-    parser.add_argument(
-        "--images",
-        action="append",
-        default=[],
-        type=_split_file,
-        metavar="SPLIT=FILE",
-        help="path and label of a split whose file has neither; rows in the same order",
-    )
-    parser.add_argument(
-        "--replace", action="store_true", help="replace imported models of the same name"
-    )
 
 
 def run(arguments: argparse.Namespace, settings: Settings) -> None:
@@ -72,13 +40,6 @@ def in_words(report: ImportReport) -> str:
     lines += [f"note: {note}" for note in report.notes]
     lines.append("note: what an imported model learnt from is unknown here")
     return "\n".join(lines)
-
-
-def _split_file(argument: str) -> tuple[str, Path]:
-    found = _SPLIT_FILE.fullmatch(argument)
-    if found is None:
-        raise argparse.ArgumentTypeError(f"wanted SPLIT=FILE, such as val=val.csv, got {argument}")
-    return found[1], Path(found[2])
 
 
 def _each_once(files: Sequence[tuple[str, Path]]) -> dict[str, Path]:

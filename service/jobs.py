@@ -2,7 +2,9 @@
 
 Jobs live in a SQLite file (WAL) so that they survive the service. One worker process, spawned and
 never forked with torch in it, takes the oldest queued job; progress and cancelling go through the
-table. A job whose worker died is `interrupted`, never for ever `running`.
+table. A cancelled job that does not come to its next progress call is ended with its worker, and
+another worker takes that one's place. A job whose worker died is `interrupted`, never for ever
+`running`.
 """
 
 import json
@@ -21,11 +23,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from service.errors import JobDone, NotFound
+from service.errors import JobDone, NotFound, NotResumable
+from service.results import Results
 
 DATABASE = "jobs.sqlite"
 OPEN = ("queued", "running", "cancelling")
+OVER = ("interrupted", "failed", "cancelled")  # and not done: may be resumed
 _POLL_S = 0.2
+_GRACE_S = 1.2  # for a cancelled job to come to its next progress call
 _SCHEMA = """
 create table if not exists job (
     job text primary key,
@@ -41,7 +46,8 @@ create table if not exists job (
     finished_at text
 )
 """
-Run = Callable[[dict[str, Any], Callable[[float, str], None]], object]
+# does a request, and returns what is to be said beside "done"
+Run = Callable[[dict[str, Any], Callable[[float, str], None]], str | None]
 
 
 class Cancelled(Exception):
@@ -144,11 +150,12 @@ class Jobs:
     def finish(
         self, job: str, state: str, message: str, error: str | None = None, trace: str | None = None
     ) -> None:
-        """End a job."""
+        """End a job that is under way; one that is over stays as it is."""
         with self._connect() as con:
             con.execute(
                 "update job set state = ?, message = ?, error = ?, trace = ?, finished_at = ?, "
-                "progress = case when ? = 'done' then 1 else progress end where job = ?",
+                "progress = case when ? = 'done' then 1 else progress end "
+                "where job = ? and state in ('running', 'cancelling')",
                 (state, message, error, trace, _now(), state, job),
             )
 
@@ -163,7 +170,7 @@ class Jobs:
             con.execute(
                 "update job set state = case state when 'queued' then 'cancelled' "
                 "else 'cancelling' end, message = case state when 'queued' then 'cancelled' "
-                "else 'stops at its next step' end, "
+                "else 'stops within two seconds' end, "
                 "finished_at = case state when 'queued' then ? end "
                 "where job = ? and state in ('queued', 'running')",
                 (_now(), job),
@@ -173,18 +180,66 @@ class Jobs:
             raise JobDone(f"wanted a job that is not over, got one that is {found.state}.")
         return found
 
-    def interrupt_running(self) -> None:
-        """Mark the jobs of a worker that is no more; called where no worker is alive."""
+    def resume(self, job: str) -> Job:
+        """Queue a job again that was interrupted, failed or cancelled, under its id and model.
+
+        Raises
+        ------
+        NotFound, NotResumable
+        """
         with self._connect() as con:
+            n = con.execute(
+                "update job set state = 'queued', progress = 0, finished_at = null, error = null, "
+                f"trace = null, message = 'waiting for its turn' where job = ? and state in {OVER}",
+                (job,),
+            ).rowcount
+        found = self.get(job)
+        if not n:
+            raise NotResumable(
+                f"wanted a job that was {', '.join(OVER[:-1])} or {OVER[-1]}, got one that is "
+                f"{found.state}. GET /jobs shows how far it is."
+            )
+        return found
+
+    def end_running(
+        self, made: Callable[[Job], bool] = lambda _job: False, *, killed: str | None = None
+    ) -> None:
+        """End the jobs of a worker that is no more; called where no worker is alive.
+
+        Parameters
+        ----------
+        made
+            Whether the model of a job is there: then it was done when the worker ended.
+        killed
+            The job that the worker was killed for. Any other had only just begun, and is queued
+            again.
+        """
+        for job in self._select("where state in ('running', 'cancelling')"):
+            if made(job):
+                self.finish(job.job, "done", "done")
+        with self._connect() as con:
+            if killed is not None:
+                con.execute(
+                    "update job set state = 'queued', progress = 0, "
+                    "message = 'waiting for its turn' where state = 'running' and job != ?",
+                    (killed,),
+                )
             con.execute(
-                "update job set "
-                "state = case state when 'cancelling' then 'cancelled' else 'interrupted' end, "
-                "message = 'the worker stopped before the job was done', "
-                "error = case state when 'running' then "
-                "'The worker or the service stopped. Send the request again: the same seed gives "
-                "the same model.' end, finished_at = ? where state in ('running', 'cancelling')",
+                "update job set state = 'cancelled', message = 'cancelled', finished_at = ? "
+                "where state = 'cancelling'",
                 (_now(),),
             )
+            con.execute(
+                "update job set state = 'interrupted', finished_at = ?, "
+                "message = 'the worker stopped before the job was done', "
+                "error = 'The worker or the service stopped. Go on: POST /jobs/' || job || "
+                "'/resume; the same seed gives the same model.' where state = 'running'",
+                (_now(),),
+            )
+
+    def cancelling(self) -> set[str]:
+        """Return the jobs that were asked to stop and have not yet."""
+        return {job.job for job in self._select("where state = 'cancelling'")}
 
     def _select(self, where: str, *params: str) -> list[Job]:
         columns = ", ".join(Job.__dataclass_fields__)
@@ -208,7 +263,7 @@ def work_one(jobs: Jobs, run: Run, expected: tuple[type[Exception], ...]) -> boo
     Parameters
     ----------
     run
-        Called with the request and a function for progress.
+        Called with the request and a function for progress; what it returns is said at the end.
     expected
         Errors that speak for themselves; any other is a fault, named with its type.
     """
@@ -225,7 +280,7 @@ def work_one(jobs: Jobs, run: Run, expected: tuple[type[Exception], ...]) -> boo
             last = now
 
     try:
-        run(job.request, progress)
+        said = run(job.request, progress)
     except Cancelled:
         jobs.finish(job.job, "cancelled", "cancelled")
     except expected as error:
@@ -239,7 +294,7 @@ def work_one(jobs: Jobs, run: Run, expected: tuple[type[Exception], ...]) -> boo
             traceback.format_exc(),
         )
     else:
-        jobs.finish(job.job, "done", "done")
+        jobs.finish(job.job, "done", f"done; {said}" if said else "done")
     return True
 
 
@@ -257,32 +312,47 @@ def work_on(data: Path, n_threads: int | None, parent: int) -> None:
         torch.set_num_threads(n_threads)
     jobs, analysis = Jobs(data), Analysis(data)
 
-    def run(request: dict[str, Any], progress: Callable[[float, str], None]) -> object:
+    def run(request: dict[str, Any], progress: Callable[[float, str], None]) -> str:
+        notes: list[str] = []
+
         def while_parent_lives(share: float, message: str) -> None:
             if os.getppid() != parent:
                 raise SystemExit
             progress(share, message)
 
-        return analysis.train(**request, progress=while_parent_lives)
+        analysis.train(**request, progress=while_parent_lives, note=notes.append)
+        return "; ".join(notes)
 
     while os.getppid() == parent:
         if not work_one(jobs, run, (LoadRefused, ModelError, ServiceError)):
             time.sleep(_POLL_S)
 
 
-class Worker:
-    """The worker process, started anew whenever it dies."""
+Main = Callable[[Path, int | None, int], None]
 
-    def __init__(self, data: Path, n_threads: int | None) -> None:
-        self._data, self._n_threads = data, n_threads
-        self._jobs = Jobs(data)
+
+class Worker:
+    """The worker process, started anew whenever it dies.
+
+    Parameters
+    ----------
+    data, n_threads
+        The data folder, and how many cores to use.
+    main
+        What the process runs: called with these two and the id of this process.
+    """
+
+    def __init__(self, data: Path, n_threads: int | None, main: Main = work_on) -> None:
+        self._data, self._n_threads, self._main = data, n_threads, main
+        self._jobs, self._results = Jobs(data), Results(data)
         self._stop = threading.Event()
         self._process: Any = None
+        self._asked: dict[str, float] = {}  # when each cancelling job was first seen so
         self._watch = threading.Thread(target=self._keep_alive, daemon=True)
 
     def start(self) -> None:
         """Start it; jobs that ran when the last worker died are interrupted first."""
-        self._jobs.interrupt_running()
+        self._bury()
         self._spawn()
         self._watch.start()
 
@@ -295,7 +365,7 @@ class Worker:
         if self._process.is_alive():
             self._process.kill()
             self._process.join()
-        self._jobs.interrupt_running()
+        self._bury()
 
     @property
     def is_alive(self) -> bool:
@@ -304,15 +374,43 @@ class Worker:
 
     def _spawn(self) -> None:
         self._process = multiprocessing.get_context("spawn").Process(
-            target=work_on, args=(self._data, self._n_threads, os.getpid()), name="gapscope-worker"
+            target=self._main,
+            args=(self._data, self._n_threads, os.getpid()),
+            name="gapscope-worker",
         )
         self._process.start()
 
     def _keep_alive(self) -> None:
         while not self._stop.wait(_POLL_S):
+            late = self._late()
+            if late is not None and self._process.is_alive():
+                self._process.kill()
+                self._process.join()
             if not self._process.is_alive():
-                self._jobs.interrupt_running()
+                self._bury(killed=late)
                 self._spawn()
+
+    def _late(self) -> str | None:
+        """Return a job that was asked to stop longer ago than a progress call should take."""
+        now = time.monotonic()
+        self._asked = {job: self._asked.get(job, now) for job in self._jobs.cancelling()}
+        return next((job for job, asked in self._asked.items() if now - asked > _GRACE_S), None)
+
+    def _bury(self, killed: str | None = None) -> None:
+        """Settle what a worker that is no more was at, and sweep what it left half written."""
+        self._jobs.end_running(self._made, killed=killed)
+        self._results.sweep()
+
+    def _made(self, job: Job) -> bool:
+        """Whether a job had stored its model when its worker ended, though it could not say so."""
+        if not self._results.has(job.model):
+            return False
+        card = self._results.card(job.model)
+        asked = {name: job.request.get(name) for name in ("backbone", "head", "seed")}
+        return asked == {name: card.get(name) for name in asked} and (
+            datetime.fromisoformat(card["created_at"]).replace(tzinfo=UTC)
+            >= datetime.fromisoformat(job.created_at)
+        )
 
 
 def _now() -> str:

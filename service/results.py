@@ -2,6 +2,7 @@
 
     results/<model>/model.json            the model card
     results/<model>/train_rows.parquet    a hash of the path of every row it learnt from
+    results/<model>/features.json         names of the features in the order in which it reads them
     results/<model>/head.safetensors      its arrays, and in the metadata what kind of head they are
     results/<model>/predictions.parquet   one row per test image, once it is evaluated
     results/<model>/evaluation.json       one record per test split and metric
@@ -10,6 +11,7 @@ An imported model, trained elsewhere, has neither head nor train rows: only pred
 A folder appears whole or not at all; no pickle is written or read.
 """
 
+import fcntl
 import json
 import os
 import re
@@ -48,9 +50,23 @@ class Results:
         self._folder = data / RESULTS
 
     def sweep(self) -> None:
-        """Remove what an interrupted write left behind; called where nobody writes."""
+        """Remove what killed writers left behind; a folder that one is writing stays.
+
+        The system lets go of the lock of a process that is no more, whatever ended it.
+        """
         for left in self._data.glob(_NEW + "*"):
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
+            try:
+                place = os.open(left, os.O_RDONLY)
+            except FileNotFoundError:  # its writer was done with it in this moment
+                continue
+            try:
+                fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            else:
+                shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink()
+            finally:
+                os.close(place)
 
     def models(self) -> list[dict[str, Any]]:
         """Return the cards of all models, oldest first."""
@@ -136,6 +152,18 @@ class Results:
         """
         return len(np.unique(np.concatenate([self._learnt(model) for model in models])))
 
+    def feature_names(self, model: str) -> list[str] | None:
+        """Return the names of the features in the order in which a head reads them.
+
+        None for a model that was stored before names were.
+
+        Raises
+        ------
+        NotFound
+        """
+        file = self._file(model, "model.json").with_name("features.json")
+        return list(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None
+
     def save_model(
         self,
         card: dict[str, Any],
@@ -143,6 +171,7 @@ class Results:
         train_paths: list[str],
         *,
         parents: Sequence[str] = (),
+        feature_names: Sequence[str] = (),
     ) -> None:
         """Store a new model, with a hash of the path of every row it learnt from.
 
@@ -150,6 +179,8 @@ class Results:
         ----------
         parents
             Models that it was made of: it learnt from what they learnt from, too.
+        feature_names
+            In the order in which the head reads the features.
 
         Raises
         ------
@@ -160,6 +191,8 @@ class Results:
             arrays, what = pack(head)
             save_file(arrays, fresh / "head.safetensors", {_WHAT: json.dumps(what)})
             pq.write_table(pa.table({"path_hash": np.unique(learnt)}), fresh / "train_rows.parquet")
+            if feature_names:
+                _write(fresh / "features.json", json.dumps(list(feature_names)).encode())
 
     def save_imported(
         self,
@@ -189,25 +222,42 @@ class Results:
     def _new_folder(self, card: dict[str, Any], *, replace: bool = False) -> Iterator[Path]:
         """Give a folder that becomes the model's, with its card, when the block ends well."""
         self.check_name(card["model"])
-        fresh = self._data / f"{_NEW}{uuid.uuid4().hex}"
-        aside = self._data / f"{_NEW}{uuid.uuid4().hex}"
-        fresh.mkdir(parents=True)
-        try:
+        with self._held() as held:
+            fresh = held / "model"
+            fresh.mkdir()
             yield fresh
             _write(fresh / "model.json", json.dumps(card, indent=1, allow_nan=False).encode())
             self._folder.mkdir(parents=True, exist_ok=True)
             place = self._folder / card["model"]
             if replace and self.is_imported(card["model"]):
-                place.rename(aside)
+                place.rename(held / "old")
             try:
                 fresh.rename(place)
             except OSError as error:
                 raise ModelExists(
                     f"wanted a new name, got {card['model']!r}, which is taken. Choose another."
                 ) from error
+
+    @contextmanager
+    def _held(self) -> Iterator[Path]:
+        """Give a folder to write in, which `sweep` leaves alone as long as this process lives."""
+        self._data.mkdir(parents=True, exist_ok=True)
+        while True:
+            held = self._data / f"{_NEW}{uuid.uuid4().hex}"
+            held.mkdir()
+            try:
+                lock = os.open(held, os.O_RDONLY)
+            except FileNotFoundError:  # swept before it was locked
+                continue
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if held.is_dir():
+                break
+            os.close(lock)
+        try:
+            yield held
         finally:
-            for left in (fresh, aside):
-                shutil.rmtree(left, ignore_errors=True)
+            shutil.rmtree(held, ignore_errors=True)
+            os.close(lock)
 
     def evaluation(self, model: str) -> list[dict[str, Any]]:
         """Return the records of a model's evaluation; empty where it was not evaluated.
@@ -237,12 +287,9 @@ class Results:
         self._replace(folder / "evaluation.json", lambda file: _write(file, text))
 
     def _replace(self, file: Path, write: Callable[[Path], object]) -> None:
-        fresh = self._data / f"{_NEW}{uuid.uuid4().hex}"
-        try:
-            write(fresh)
-            os.replace(fresh, file)  # noqa: PTH105 (the one word for it)
-        finally:
-            fresh.unlink(missing_ok=True)
+        with self._held() as held:
+            write(held / file.name)
+            os.replace(held / file.name, file)  # noqa: PTH105 (the one word for it)
 
     def _learnt(self, model: str) -> np.ndarray:
         file = self._file(model, "train_rows.parquet")

@@ -460,6 +460,28 @@ class PredictOut(Answer):
     probabilities: list[list[float]]
 
 
+class ProbabilityOut(Answer):
+    """How probable one class is."""
+
+    class_id: int
+    class_name: str
+    probability: float
+
+
+class PredictImageOut(Answer):
+    """Class of one image."""
+
+    model: str
+    backbone: str
+    n_features: int = Field(description="Numbers that the backbone made of the image.")
+    class_id: int
+    class_name: str
+    top5: list[ProbabilityOut] = Field(description="The most probable classes, best first.")
+    probabilities: list[ProbabilityOut] | None = Field(
+        description="All classes, best first, where they are asked for."
+    )
+
+
 class HealthOut(Answer):
     """The process answers."""
 

@@ -97,12 +97,13 @@ def open_backbone(
     layer: str | None = None,
     device: str = "auto",
     autocast: bool = False,
+    may_fetch: bool = True,
 ) -> Backbone:
     """Open a timm model by name, ready to turn images into features.
 
     Parameters
     ----------
-    model, weights, random_seed
+    model, weights, random_seed, may_fetch
         As `models.backbones.weights.network_with_weights` takes them.
     layer
         Name of any layer, pooled; by default the pre-logits layer after the model's own pooling.
@@ -114,7 +115,9 @@ def open_backbone(
     BackboneError, NoWeights, UnknownLayer, UnpooledMap
     """
     place = _device(device)
-    network, found = network_with_weights(model, weights=weights, random_seed=random_seed)
+    network, found = network_with_weights(
+        model, weights=weights, random_seed=random_seed, may_fetch=may_fetch
+    )
     return backbone_of(network, found, model=model, layer=layer, device=place, autocast=autocast)
 
 

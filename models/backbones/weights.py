@@ -27,10 +27,14 @@ class Weights:
     ----------
     source : where they came from, in words
     digest : SHA-256 of all tensors by name, the same whatever file they came in
+    file : the checkpoint that was named, None elsewhere
+    seed : of random ones, None elsewhere
     """
 
     source: str
     digest: str
+    file: Path | None = None
+    seed: int | None = None
 
     @property
     def are_random(self) -> bool:
@@ -39,7 +43,11 @@ class Weights:
 
 
 def network_with_weights(
-    model: str, *, weights: Path | None = None, random_seed: int | None = None
+    model: str,
+    *,
+    weights: Path | None = None,
+    random_seed: int | None = None,
+    may_fetch: bool = True,
 ) -> tuple[torch.nn.Module, Weights]:
     """Return a timm network in evaluation mode, and what its weights are.
 
@@ -52,6 +60,8 @@ def network_with_weights(
         (`tf_efficientnet_lite0`), else what the hub has.
     random_seed
         Draw the weights instead, for trying things out: their features mean nothing.
+    may_fetch
+        Whether to download what is not here.
 
     Raises
     ------
@@ -73,9 +83,11 @@ def network_with_weights(
             network = timm.create_model(model, pretrained=False)
         source = f"{_RANDOM}, seed {random_seed}: these features mean nothing"
     else:
-        file = weights or _cached(config) or _fetched(model, config)
+        file = weights or _cached(config) or _fetched(model, config, may_fetch=may_fetch)
         network, source = _create(model, file, config), file.name if weights else _place(config)
-    return network.eval(), Weights(source, _digest(network))
+    return network.eval(), Weights(
+        source, _digest(network), weights.resolve() if weights else None, random_seed
+    )
 
 
 def lite0_with_weights() -> tuple[torch.nn.Module, Weights]:
@@ -179,7 +191,7 @@ def _checkpoint(url: str) -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
 
 
-def _fetched(model: str, config: Any) -> Path:
+def _fetched(model: str, config: Any, *, may_fetch: bool) -> Path:
     """Fetch the weights, or say within seconds that it is impossible."""
     from huggingface_hub import constants, hf_hub_url
 
@@ -196,8 +208,10 @@ def _fetched(model: str, config: Any) -> Path:
             f"wanted trained weights of {model}, but timm knows of none. Name a file: --weights "
             "FILE, or a model that has some."
         )
-    reason = ""
+    reason = "not tried here"
     try:
+        if not may_fetch:
+            raise OSError(reason)
         return _from_hub(config) if config.hf_hub_id else _from_url(config.url)
     except OSError as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__

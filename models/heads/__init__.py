@@ -15,6 +15,7 @@ given         weights of a head that a file gives
 storing       a head as named arrays and a description, and back
 """
 
+from models.heads.checkpoint import Checkpoint, NoCheckpoint
 from models.heads.head import Head, Predictions, predict, probabilities, scores
 from models.heads.linear import LinearHead
 from models.heads.rows import TrainRows
@@ -26,9 +27,11 @@ from models.heads.validation import Candidate
 __all__ = [
     "HEADS",
     "Candidate",
+    "Checkpoint",
     "Curve",
     "Head",
     "LinearHead",
+    "NoCheckpoint",
     "Predictions",
     "Resources",
     "TrainRows",

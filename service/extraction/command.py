@@ -1,4 +1,4 @@
-"""`extract` on the command line: its options, its progress bar, its report."""
+"""`extract` on the command line: its progress bar, its report."""
 
 import argparse
 import os
@@ -11,42 +11,14 @@ import torch
 from etl.sources import CLASSES_SUFFIX
 from models.backbones import Backbone, open_backbone
 from service.extraction.images import ImageClass, find_images
-from service.extraction.steps import FORMATS, Extraction, ExtractionReport, check_names, extract
+from service.extraction.steps import Extraction, ExtractionReport, check_names, extract
+from service.options import RANDOM
 from service.terminal import progress_bar
 
-RANDOM = "random"
 _WARNING = (
     "WARNING: random weights. These features mean nothing: use them to try the commands out, and "
     "never as a result."
 )
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of `extract`."""
-    add = parser.add_argument
-    add("--images", type=Path, required=True, metavar="DIR", help="one folder a class, or flat")
-    add("--split", required=True, metavar="NAME", help="train, val, v2, …: the role follows")
-    add("--model", required=True, metavar="TIMM_NAME", help="for example resnet50.a1_in1k")
-    add(
-        "--weights",
-        metavar="FILE",
-        help="a checkpoint of this model (default: what timm has cached or can fetch); "
-        f"{RANDOM}: drawn by --seed, features without meaning",
-    )
-    add("--seed", type=int, default=0, help=f"seed of --weights {RANDOM} (default: 0)")
-    add("--layer", metavar="NAME", help="any layer, averaged over places (default: pre-logits)")
-    add("--backbone", metavar="NAME", help="name of the features (default: model[.layer])")
-    add("--out", type=Path, default=Path("features"), metavar="DIR", help="default: features")
-    add("--format", choices=FORMATS, default="csv", help="default: csv")
-    add("--classes", type=Path, metavar="FILE", help="CSV label,folder: the mapping to use")
-    add("--labels", type=Path, metavar="FILE", help="CSV path,label: labels of a flat folder")
-    add("--prefix", metavar="TEXT", help="in front of each path (default: the split)")
-    add("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, …")
-    add("--autocast", action="store_true", help="bfloat16 where safe: faster, other digits")
-    add("--batch-size", type=_positive, default=32, metavar="N", help="default: 32")
-    add("--workers", type=_count, metavar="N", help="processes that read (default: cores, up to 8)")
-    add("--skip-unreadable", action="store_true", help="leave out images that cannot be decoded")
-    add("--restart", action="store_true", help="begin anew; replaces what is there")
 
 
 def run(arguments: argparse.Namespace, data: Path, n_threads: int | None = None) -> str:
@@ -144,15 +116,3 @@ def _backbone_in_words(backbone: Backbone) -> str:
 
 def _say(line: str) -> None:
     sys.stderr.write(line + "\n")
-
-
-def _positive(argument: str) -> int:
-    if not argument.isdecimal() or int(argument) < 1:
-        raise argparse.ArgumentTypeError(f"wanted a whole number from 1, got {argument}")
-    return int(argument)
-
-
-def _count(argument: str) -> int:
-    if not argument.isdecimal():
-        raise argparse.ArgumentTypeError(f"wanted a whole number from 0, got {argument}")
-    return int(argument)

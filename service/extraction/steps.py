@@ -7,7 +7,6 @@
 """
 
 import json
-import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from etl.errors import SourceName
 from etl.sources import CLASSES_SUFFIX, check_split, parse_name
 from models.backbones import Backbone, Transform
 from models.errors import NotFiniteInput
+from service.backbones import UNREADABLE, Backbones
 from service.database import Database
 from service.errors import BadImages, ExtractionChanged, UnreadableImage
 from service.extraction.feature_file import write_features
@@ -33,13 +33,7 @@ from service.extraction.images import ImageList, check_classes, write_classes
 from service.extraction.parts import Part, Parts, as_json, put_in_place, refuse_changed
 
 CHUNK = 256  # images of a part: as many are computed twice after a kill, at most
-FORMATS = ("csv", "parquet", "database")
 _LOADED_AS = "parquet"
-# what Pillow raises on files that are no images, cut, or made to harm
-_UNREADABLE = (
-    OSError, SyntaxError, ValueError, EOFError, struct.error,
-    Image.DecompressionBombError, Image.DecompressionBombWarning,
-)  # fmt: skip
 _Batch = tuple[list[int], torch.Tensor | None, list[tuple[int, str]]]
 
 
@@ -204,6 +198,9 @@ def extract(
         if wanted.form == "database":
             load(data, [wanted.features], classes=classes)
         _write_record(wanted, settings, backbone, report)
+        if wanted.form == "database":
+            sha256 = Database(data).digests(wanted.backbone)[wanted.split]
+            Backbones(data).record_extraction(wanted.record, sha256)
         parts.remove()
     return report
 
@@ -334,7 +331,7 @@ class _Images(Dataset[tuple[int, torch.Tensor | str]]):
         try:
             with Image.open(f"{self.folder}/{self.files[index]}") as opened:
                 image = opened.convert("RGB")
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             return index, f"{type(error).__name__}: {error}".replace(f"{self.folder}/", "")
         return index, self.transform(image)
 
@@ -382,6 +379,8 @@ def _write_record(
         "backbone": wanted.backbone,
         "settings": settings,
         "weights": backbone.weights.source,
+        "weights_file": str(backbone.weights.file) if backbone.weights.file else None,
+        "random_seed": backbone.weights.seed,
         "device": str(backbone.device),
         "batch_size": wanted.batch_size,
         "n_images": report.n_images,

@@ -5,12 +5,16 @@ import shutil
 from typing import get_args
 
 import pytest
+from fastapi.testclient import TestClient
 
 from models.heads import HEADS
+from service.app import create_app
 from service.schemas import HeadName
+from service.settings import Settings
 
 TOY = {"backbone": "toy", "seed": 0}
 MEAN = {"model": "mean"}
+ARROW = "application/vnd.apache.arrow.stream"
 
 
 @pytest.fixture
@@ -33,7 +37,12 @@ def test_every_request_body_has_an_example_that_runs(client, schema, toy_data):
         for method, operation in methods.items():
             if "requestBody" not in operation:
                 continue
-            body = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+            content = operation["requestBody"]["content"]
+            if "application/json" not in content:  # bytes: tests of their own have examples
+                assert {c["schema"]["format"] for c in content.values()} == {"binary"}
+                assert set(content) <= {ARROW, "image/jpeg", "image/png", "image/webp"}
+                continue
+            body = content["application/json"]["schema"]["$ref"]
             (example,) = schema["components"]["schemas"][body.rsplit("/", 1)[1]]["examples"]
             text = json.dumps(example)
             for name, toy in stand_in.items():
@@ -63,6 +72,7 @@ def test_every_request_body_has_an_example_that_runs(client, schema, toy_data):
         ("get", "/gap/mean/chart/gap?format=gif", None, 422, "invalid_request"),
         ("get", "/jobs/none", None, 404, "not_found"),
         ("delete", "/jobs/none", None, 404, "not_found"),
+        ("post", "/jobs/none/resume", None, 404, "not_found"),
         ("get", "/nowhere", None, 404, "http"),
         ("get", "/static/none.js", None, 404, "not_found"),
         ("get", "/?model=none", None, 404, "not_found"),
@@ -90,6 +100,36 @@ def test_a_refusal_is_a_problem_with_a_code(client, method, path, body, status, 
     assert answer.headers["content-type"] == "application/problem+json"
     if code is not None:
         assert answer.json()["code"] == code
+
+
+def test_a_job_is_resumed_unless_its_name_was_taken_meanwhile(toy_data, tmp_path):
+    data = shutil.copytree(toy_data, tmp_path / "data")
+    with TestClient(create_app(Settings(data=data), with_worker=False)) as client:
+        first, second = (
+            client.post("/train", json={**TOY, "name": name}).headers["location"]
+            for name in ("a", "b")
+        )
+        answer = client.post(f"{first}/resume")
+        assert (answer.status_code, answer.json()["code"]) == (409, "not_resumable")
+        for job in (first, second):
+            client.delete(job)
+        answer = client.post(f"{first}/resume")
+        assert (answer.status_code, answer.json()["state"]) == (202, "queued")
+        assert answer.headers["location"] == first
+        assert client.get(first).json() == answer.json()
+        # another job, and then a model, has the name of the second
+        client.post("/train", json={**TOY, "name": "b"})
+        answer = client.post(f"{second}/resume")
+        assert (answer.status_code, answer.json()["code"]) == (409, "model_exists")
+        client.delete(f"/jobs/{newest(client)}")
+        client.app.state.analysis.train(model="b", backbone="toy", head="lda", params={}, seed=0)
+        answer = client.post(f"{second}/resume")
+        assert (answer.status_code, answer.json()["code"]) == (409, "model_exists")
+        assert client.get(second).json()["state"] == "cancelled"
+
+
+def newest(client):
+    return client.get("/jobs").json()[0]["job"]
 
 
 def test_malformed_json_and_nan_are_refused(client):

@@ -1,18 +1,26 @@
 """The demo: from images to an explained gap by one command."""
 
+import io
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from fastapi.testclient import TestClient
+from PIL import Image
 from sklearn.datasets import load_digits
 
 from models.backbones.lite0 import lite0_state_dict
 from service import cli
 from service.analysis import Analysis
+from service.app import create_app
+from service.backbones import decoded
 from service.demo import demo_splits
+from service.errors import BackboneNotHere
+from service.settings import Settings
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +74,68 @@ def test_the_table_in_the_readme_is_what_the_demo_shows(demo):
             assert numbers == pytest.approx(found, abs=0.005)
 
 
+@pytest.mark.parametrize("backbone", ["pixels", "tf_efficientnet_lite0"])
+def test_the_features_of_an_image_are_those_in_the_database(demo, backbone):
+    analysis = Analysis(demo)
+    card = analysis.results.card(f"{backbone}-logistic")
+    rows = analysis.database.test_rows(backbone, "unseen")
+    for row in (0, 100, 500):
+        content = (demo / "demo" / "images" / rows.paths[row]).read_bytes()
+        found = analysis.backbones.features(decoded(content), backbone, card["train_sha256"])
+        np.testing.assert_allclose(found[0], rows.features[row], atol=1e-4)
+
+
+def test_an_image_is_classified_as_the_rows_of_its_features_are(demo):
+    """By both backbones, in any of the formats, from any size."""
+    with TestClient(create_app(Settings(data=demo), with_worker=False)) as client:
+        analysis = client.app.state.analysis
+        for backbone in ("pixels", "tf_efficientnet_lite0"):
+            model = f"{backbone}-logistic"
+            stored = {r["path"]: r for r in analysis.results.predictions(model, "seen").to_pylist()}
+            for path in list(stored)[:20]:
+                answer = client.post(
+                    f"/predict/image?model={model}",
+                    content=(demo / "demo" / "images" / path).read_bytes(),
+                    headers={"content-type": "image/png"},
+                ).json()
+                assert answer["class_id"] == stored[path]["predicted_class_id"]
+                assert answer["top5"][0]["probability"] == pytest.approx(
+                    stored[path]["confidence"], abs=1e-3
+                )
+            assert answer["n_features"] == analysis.results.head(model).n_features
+            assert answer["probabilities"] is None
+            for form in ("JPEG", "PNG", "WEBP"):
+                sink = io.BytesIO()
+                Image.new("RGB", (300, 200), (9, 9, 9)).save(sink, form)
+                answer = client.post(
+                    f"/predict/image?model={model}&probabilities=true",
+                    content=sink.getvalue(),
+                    headers={"content-type": f"image/{form.lower()}"},
+                )
+                assert answer.status_code == 200, answer.text
+                p = [c["probability"] for c in answer.json()["probabilities"]]
+                assert p == sorted(p, reverse=True)
+                assert sum(p) == pytest.approx(1)
+                assert answer.json()["probabilities"][:5] == answer.json()["top5"]
+
+
+def test_other_features_of_the_same_name_are_not_taken_for_the_demos(demo, tmp_path):
+    data = shutil.copytree(demo, tmp_path / "data")
+    file = data / "results" / "pixels-logistic" / "model.json"
+    card = json.loads(file.read_text())
+    file.write_text(json.dumps({**card, "train_sha256": ["0" * 64]}))
+    image = next((demo / "demo" / "images").rglob("*.png")).read_bytes()
+    with pytest.raises(BackboneNotHere, match="nothing says how"):
+        Analysis(data).predict_image("pixels-logistic", image)
+    record = data / "backbones" / "tf_efficientnet_lite0.json"
+    record.write_text(record.read_text().replace('"weights_sha256": "', '"weights_sha256": "0'))
+    with pytest.raises(BackboneNotHere, match="got others"):
+        Analysis(data).predict_image("tf_efficientnet_lite0-logistic", image)
+    record.write_text("{")
+    with pytest.raises(BackboneNotHere, match="nothing says how"):
+        Analysis(data).predict_image("tf_efficientnet_lite0-logistic", image)
+
+
 def test_the_files_have_the_assignments_form(demo):
     table = pd.read_csv(demo / "demo" / "train_pixels.csv")
     assert table.columns[:4].tolist() == ["Unnamed: 0", "path", "label", "0"]
@@ -115,6 +185,7 @@ def test_the_command_line_says_what_the_service_says(run, demo):
         (["train", "pixels", "--params", '{"c": 1}'], "invalid_params"),
         (["gap", "none"], "not_found"),
         (["train", "none"], "not_found"),
+        (["train", "pixels", "--head", "none"], "invalid_params"),
         (["train", "pixels", "--name", "pixels-logistic"], "model_exists"),
         (["train", "pixels", "--head", "lda", "--params", '{"shrinkage": 7}'], "invalid_params"),
         (["load", "nowhere_x.csv"], "source_not_found"),

@@ -4,6 +4,8 @@ import json
 import re
 import shutil
 import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -14,9 +16,19 @@ from tests.e2e.server import GAPSCOPE, environment, serving
 README = (Path(__file__).resolve().parent.parent.parent / "README.md").read_text(encoding="utf-8")
 
 
-def blocks(heading):
-    section = README.split(f"### {heading}\n", 1)[1].split("\n## ", 1)[0]
-    return re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
+def blocks(heading, language="sh"):
+    section = re.split(r"\n###? ", README.split(f"### {heading}\n", 1)[1])[0]
+    found = re.findall(rf"```{language}\n(.*?)```", section, re.DOTALL)
+    return [textwrap.dedent(block) for block in found]
+
+
+def answers_in(text):
+    answers, rest = [], text.strip()
+    while rest:
+        answer, end = json.JSONDecoder().raw_decode(rest)
+        answers.append(answer)
+        rest = rest[end:].strip()
+    return answers
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl on this machine")
@@ -31,12 +43,22 @@ def test_train_evaluate_gap_by_curl_as_the_readme_prints_them(tmp_path, monkeypa
             ["bash", "-ec", script], cwd=tmp_path, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
-    answers = []
-    rest = done.stdout.strip()
-    while rest:
-        answer, end = json.JSONDecoder().raw_decode(rest)
-        answers.append(answer)
-        rest = rest[end:].strip()
+        (calls,) = blocks("Predict: rows, a million rows, an image")
+        (program,) = blocks("Predict: rows, a million rows, an image", "python")
+        url = str(client.base_url).rstrip("/")
+        predicted = subprocess.run(
+            ["bash", "-ec", calls.replace("http://127.0.0.1:8000", url)],
+            cwd=tmp_path, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        table = subprocess.run(
+            [sys.executable, "-c", program.replace("http://127.0.0.1:8000", url)],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    rows, image = answers_in(predicted.stdout)
+    assert rows["names"][0] in rows["class_names"]
+    assert image["class_name"] == "zero"
+    assert "class_name: string" in table.stdout, table.stderr
+    answers = answers_in(done.stdout)
     accepted, jobs, card, evaluation, gap = answers
     assert accepted["model"] == jobs[0]["model"] == card["model"] == "first"
     assert evaluation["gap"]["top1"]["low"] > 0

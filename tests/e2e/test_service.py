@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,9 @@ from service.analysis import Analysis
 from service.app import create_app
 from service.errors import InUse, TestWasTrained
 from service.jobs import Jobs, Worker
+from service.results import Results
 from service.settings import Settings
+from tests.e2e import stubborn
 from tests.e2e.server import GAPSCOPE, environment, job_done, serving, wait_until
 from tests.world import Split, write_csv
 
@@ -118,6 +121,7 @@ def test_a_running_job_is_cancelled_and_a_killed_one_interrupted(tmp_path, big_c
         killed = job_done(client, third, 10)
         assert killed["state"] == "interrupted"
         assert "same seed" in killed["error"]
+        assert f"POST {third}/resume" in killed["error"]
         fourth = client.post("/train", json=train).headers["location"]
         wait_until(lambda: client.get(fourth).json()["progress"] > 0, 60)
         service.kill()
@@ -207,6 +211,42 @@ def test_the_worker_comes_back_when_it_dies(tmp_path):
     finally:
         worker.stop()
     assert not worker.is_alive
+
+
+def test_a_job_that_does_not_listen_is_cancelled_within_two_seconds(tmp_path):
+    """Its worker is killed, what it was writing is swept, and another one does the next job."""
+    jobs, worker = Jobs(tmp_path), Worker(tmp_path, None, main=stubborn.work_on)
+    worker.start()
+    mine = Results(tmp_path)
+    try:
+        for _ in range(3):
+            job = jobs.submit({}, "stubborn")
+            after = jobs.submit({}, "quick")
+            wait_until(lambda job=job: jobs.get(job.job).state == "running", 30)
+            wait_until(lambda: list(tmp_path.glob(".new-*")), 5)
+            with mine._held() as held:  # as the command line writes a model meanwhile
+                asked = time.monotonic()
+                assert jobs.cancel(job.job).state == "cancelling"
+                assert jobs.cancel(job.job).state == "cancelling"
+                wait_until(lambda job=job: jobs.get(job.job).state == "cancelled", 10)
+                assert time.monotonic() - asked < 2
+                wait_until(lambda after=after: jobs.get(after.job).state == "done", 30)
+                assert list(tmp_path.glob(".new-*")) == [held]
+            assert jobs.cancel(job.job).state == "cancelled"
+    finally:
+        worker.stop()
+    assert not list(tmp_path.glob(".new-*"))
+
+
+def test_a_sweep_leaves_alone_what_is_being_written(tmp_path):
+    results = Results(tmp_path)
+    (tmp_path / ".new-left").mkdir()
+    (tmp_path / ".new-file").write_text("of a version before this one")
+    with results._held() as held:
+        (held / "half").write_text("half")
+        Results(tmp_path).sweep()
+        assert list(tmp_path.iterdir()) == [held]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_changed_backbone_is_told_from_the_one_trained_on(tmp_path, world):

@@ -2,7 +2,7 @@ import threading
 
 import pytest
 
-from service.errors import JobDone, NotFound
+from service.errors import JobDone, NotFound, NotResumable
 from service.jobs import Jobs, work_one
 
 
@@ -106,7 +106,65 @@ def test_jobs_of_a_dead_worker_are_interrupted(jobs):
     jobs.claim()
     jobs.claim()
     jobs.cancel(cancelling.job)
-    jobs.interrupt_running()
+    assert jobs.cancelling() == {cancelling.job}
+    jobs.end_running()
     states = [jobs.get(job.job).state for job in (running, cancelling, queued)]
     assert states == ["interrupted", "cancelled", "queued"]
     assert "same seed" in jobs.get(running.job).error
+    assert f"POST /jobs/{running.job}/resume" in jobs.get(running.job).error
+    before = jobs.all()
+    jobs.end_running()
+    assert jobs.all() == before
+
+
+def test_a_job_whose_model_is_there_was_done_even_where_it_was_to_be_cancelled(jobs):
+    running, cancelling, other = (jobs.submit({}, name) for name in "abc")
+    for _ in range(3):
+        jobs.claim()
+    jobs.cancel(cancelling.job)
+    jobs.end_running(lambda job: job.model != "c")
+    states = [jobs.get(job.job).state for job in (running, cancelling, other)]
+    assert states == ["done", "done", "interrupted"]
+
+
+def test_a_job_begun_while_its_worker_was_killed_for_another_is_queued_again(jobs):
+    late, next_one = jobs.submit({}, "a"), jobs.submit({}, "b")
+    for _ in range(2):
+        jobs.claim()
+    jobs.cancel(late.job)
+    jobs.end_running(killed=late.job)
+    assert jobs.get(late.job).state == "cancelled"
+    assert jobs.get(next_one.job).state == "queued"
+    assert jobs.claim().job == next_one.job
+
+
+def test_what_is_over_does_not_change(jobs):
+    job = jobs.submit({}, "m")
+    assert work_one(jobs, lambda _r, _p: "a note", ())
+    assert jobs.get(job.job).message == "done; a note"
+    before = jobs.get(job.job)
+    jobs.finish(job.job, "cancelled", "too late")
+    assert jobs.get(job.job) == before
+
+
+def test_a_job_that_is_over_and_not_done_is_resumed_under_its_id(jobs):
+    def fault(_request, _progress):
+        raise ZeroDivisionError("by zero")
+
+    failed = jobs.submit({"seed": 3}, "m")
+    work_one(jobs, fault, ())
+    again = jobs.resume(failed.job)
+    assert (again.job, again.state, again.error, again.request) == (
+        failed.job, "queued", None, {"seed": 3},
+    )  # fmt: skip
+    with pytest.raises(NotResumable, match="queued"):
+        jobs.resume(failed.job)
+    work_one(jobs, lambda _r, _p: None, ())
+    assert jobs.get(failed.job).state == "done"
+    with pytest.raises(NotResumable, match="done"):
+        jobs.resume(failed.job)
+    with pytest.raises(NotFound):
+        jobs.resume("none")
+    cancelled = jobs.submit({}, "n")
+    jobs.cancel(cancelled.job)
+    assert jobs.resume(cancelled.job).state == "queued"

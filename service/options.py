@@ -1,0 +1,119 @@
+"""What can be asked of the verbs, apart from what they import: help must not take seconds."""
+
+import argparse
+import re
+from pathlib import Path
+
+RANDOM = "random"
+FORMATS = ("csv", "parquet", "database")
+_SPLIT_FILE = re.compile(r"([A-Za-z0-9][\w.+-]*)=(.+)")
+
+
+def add_extract_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `extract`."""
+    add = parser.add_argument
+    add("--images", type=Path, required=True, metavar="DIR", help="one folder a class, or flat")
+    add("--split", required=True, metavar="NAME", help="train, val, v2, …: the role follows")
+    add("--model", required=True, metavar="TIMM_NAME", help="for example resnet50.a1_in1k")
+    add(
+        "--weights",
+        metavar="FILE",
+        help="a checkpoint of this model (default: what timm has cached or can fetch); "
+        f"{RANDOM}: drawn by --seed, features without meaning",
+    )
+    add("--seed", type=int, default=0, help=f"seed of --weights {RANDOM} (default: 0)")
+    add("--layer", metavar="NAME", help="any layer, averaged over places (default: pre-logits)")
+    add("--backbone", metavar="NAME", help="name of the features (default: model[.layer])")
+    add("--out", type=Path, default=Path("features"), metavar="DIR", help="default: features")
+    add("--format", choices=FORMATS, default="csv", help="default: csv")
+    add("--classes", type=Path, metavar="FILE", help="CSV label,folder: the mapping to use")
+    add("--labels", type=Path, metavar="FILE", help="CSV path,label: labels of a flat folder")
+    add("--prefix", metavar="TEXT", help="in front of each path (default: the split)")
+    add("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, …")
+    add("--autocast", action="store_true", help="bfloat16 where safe: faster, other digits")
+    add("--batch-size", type=_positive, default=32, metavar="N", help="default: 32")
+    add("--workers", type=_count, metavar="N", help="processes that read (default: cores, up to 8)")
+    add("--skip-unreadable", action="store_true", help="leave out images that cannot be decoded")
+    add("--restart", action="store_true", help="begin anew; replaces what is there")
+
+
+def add_link_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `link-images`."""
+    parser.add_argument(
+        "roots",
+        nargs="*",
+        type=Path,
+        metavar="ROOT",
+        help="folders with the image files (default: those of GAP_IMAGES)",
+    )
+
+
+def add_annotate_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `annotate`."""
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "file",
+        nargs="?",
+        type=Path,
+        metavar="FILE",
+        help="CSV or Parquet with columns split (optional), path and any others: what is known",
+    )
+    what.add_argument(
+        "--real", action="store_true", help="ReaL's labels of ImageNet's validation images"
+    )
+    what.add_argument(
+        "--image-statistics",
+        action="store_true",
+        help="size, brightness, contrast, sharpness and more of each linked image file",
+    )
+    what.add_argument("--remove", metavar="NAME", help="detach the annotations of this name")
+    parser.add_argument("--name", help="name of the annotations (default: the file's)")
+    parser.add_argument("--split", metavar="NAME", help="split of the rows that name none")
+
+
+def add_import_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `import-predictions`."""
+    parser.add_argument(
+        "files",
+        nargs="+",
+        type=_split_file,
+        metavar="SPLIT=FILE",
+        help="CSV or Parquet: path, label, top1 [top2 … top5] [confidence]",
+    )
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--model", metavar="NAME", help="name of the one model")
+    which.add_argument(
+        "--columns",
+        action="store_true",
+        help="every column beside path and label is the model of its name: the predicted class",
+    )
+    parser.add_argument(
+        "--images",
+        action="append",
+        default=[],
+        type=_split_file,
+        metavar="SPLIT=FILE",
+        help="path and label of a split whose file has neither; rows in the same order",
+    )
+    parser.add_argument(
+        "--replace", action="store_true", help="replace imported models of the same name"
+    )
+
+
+def _positive(argument: str) -> int:
+    if not argument.isdecimal() or int(argument) < 1:
+        raise argparse.ArgumentTypeError(f"wanted a whole number from 1, got {argument}")
+    return int(argument)
+
+
+def _count(argument: str) -> int:
+    if not argument.isdecimal():
+        raise argparse.ArgumentTypeError(f"wanted a whole number from 0, got {argument}")
+    return int(argument)
+
+
+def _split_file(argument: str) -> tuple[str, Path]:
+    found = _SPLIT_FILE.fullmatch(argument)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"wanted SPLIT=FILE, such as val=val.csv, got {argument}")
+    return found[1], Path(found[2])
