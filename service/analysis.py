@@ -2,10 +2,11 @@
 
 import dataclasses
 import time
+from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import RLock
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -15,11 +16,15 @@ from models.errors import WrongShape
 from models.gap import TestSet, report
 from models.gap.difference import newcombe
 from models.gap.scores import scores
+from models.heads.training import NEVER_HELD
+from models.leaks import row_hashes
+from service.audit import Audit, audit_model
 from service.database import Database, place_of
 from service.errors import DataChanged, ModelExists, NotATest, TestWasTrained
 from service.evaluations import SEED, prediction_table, records_of, scores_out
 from service.importing import refuse_changed_images, splits_imported, stored_answers
-from service.results import Results
+from service.looks import Look
+from service.results import Results, rows_digest, train_row_table
 from service.schemas import (
     EstimateOut,
     EvaluationOut,
@@ -31,6 +36,7 @@ from service.schemas import (
 from service.terminal import Progress
 
 _ANSWERS_KEPT = 32
+_Kept = TypeVar("_Kept")
 
 
 class Analysis:
@@ -41,6 +47,7 @@ class Analysis:
         self.results = Results(data)
         self._lock = RLock()  # one heavy answer at a time: two would only share the cores
         self._answers: dict[tuple[object, ...], GapOut] = {}
+        self._audits: dict[tuple[object, ...], Audit] = {}
 
     def free_name(self, backbone: str, head: str, taken: set[str], asked: str | None) -> str:
         """Name of a new model: as asked for, else <backbone>-<head>, numbered where taken.
@@ -81,9 +88,18 @@ class Analysis:
         head: str,
         params: dict[str, Any],
         seed: int,
+        leave_out: Collection[str] = (),
+        why: str | None = None,
         progress: Progress = lambda _share, _message: None,
     ) -> dict[str, Any]:
         """Train a head on train rows alone, store it, and return its card.
+
+        Parameters
+        ----------
+        leave_out
+            Paths of train rows that it must not learn from; the card counts them.
+        why
+            Why they are left out, for the card.
 
         Raises
         ------
@@ -92,9 +108,10 @@ class Analysis:
         began = time.monotonic()
         progress(0.0, "reading the train rows")
         digests = self.database.digests(backbone)
-        rows, paths = self.database.train_rows(backbone)
+        rows, paths = self.database.train_rows(backbone, leave_out)
         trained = heads.train(rows, head, params, seed=seed, progress=progress)
         roles = {row["split"]: row["role"] for row in self.database.splits_of(backbone)}
+        train_rows = train_row_table(paths, row_hashes(rows.features), trained.fold)
         card = {
             "model": model,
             "backbone": backbone,
@@ -110,12 +127,19 @@ class Analysis:
                 "candidates": [dataclasses.asdict(c) for c in trained.candidates],
             },
             "train_sha256": [sha for split, sha in digests.items() if roles[split] == "train"],
+            "rows": {
+                "digest": rows_digest(train_rows),
+                "n_fit": len(paths),
+                "n_selection": int((trained.fold != NEVER_HELD).sum()),
+                "splits": [split for split, role in roles.items() if role == "train"],
+            },
+            "left_out": {"n": len(leave_out), "why": why} if leave_out else None,
             "seconds_s": round(time.monotonic() - began, 3),
             "created_at": datetime.now(UTC)
             .isoformat(timespec="milliseconds")
             .removesuffix("+00:00"),
         }
-        self.results.save_model(card, trained.head, paths)
+        self.results.save_model(card, trained.head, train_rows)
         return card
 
     def evaluate(
@@ -177,10 +201,25 @@ class Analysis:
         with self._lock:
             if key not in self._answers:
                 answer = self._explain(card, *ends, progress)
-                while len(self._answers) >= _ANSWERS_KEPT:
-                    del self._answers[next(iter(self._answers))]
-                self._answers[key] = answer
+                _keep(self._answers, key, answer)
             return self._answers[key]
+
+    def audit(self, model: str, *, progress: Progress = lambda _share, _message: None) -> Audit:
+        """Whether any test row took part in a model.
+
+        Computed once per model and state of the database, then remembered.
+
+        Raises
+        ------
+        NotFound
+        """
+        card = self._card(model)
+        key = (model, card["created_at"], self.database.version)
+        with self._lock:
+            if key not in self._audits:
+                found = audit_model(self.database, self.results, model, progress=progress)
+                _keep(self._audits, key, found)
+            return self._audits[key]
 
     def predict(self, model: str, features: list[list[float]]) -> PredictOut:
         """Classes and probabilities of rows of features.
@@ -232,7 +271,7 @@ class Analysis:
             records, parts = [], []
             for i, split in enumerate(tests):
                 progress(i / len(tests), f"scoring {split}")
-                rows = self.database.test_rows(backbone, split)
+                rows = self.database.test_rows(backbone, split, look=Look(model, "evaluate"))
                 self._refuse_trained(model, split, digests[split], rows.paths)
                 predictions = heads.predict(head, rows.features, rows.labels)
                 found = scores(predictions, n_classes=len(head.class_ids), seed=SEED)
@@ -333,11 +372,18 @@ class Analysis:
         )
 
     def _test_set(self, model: str, backbone: str, split: str) -> TestSet:
-        rows = self.database.test_rows(backbone, split)
-        stored = self.results.predictions(model, split)
-        place = place_of(pa.array(rows.paths, pa.string()), stored["path"])
-        correct = stored.column("is_correct").to_numpy()[place.to_numpy()]
-        return TestSet(rows.labels, correct, rows.features)
+        paths, features = self.database.unlabelled_rows(backbone, split)
+        stored = self.results.predictions(model, split, look=Look(model, "gap"))
+        there = stored.take(place_of(pa.array(paths, pa.string()), stored["path"]))
+        labels = there["class_id"].to_numpy().astype(np.int64)
+        return TestSet(labels, there["is_correct"].to_numpy(), features)
+
+
+def _keep(answers: dict[tuple[object, ...], _Kept], key: tuple[object, ...], answer: _Kept) -> None:
+    """Remember an answer, and forget the oldest where there are too many."""
+    while len(answers) >= _ANSWERS_KEPT:
+        del answers[next(iter(answers))]
+    answers[key] = answer
 
 
 def _part_of(progress: Progress, start: float, stop: float) -> Progress:

@@ -7,19 +7,22 @@ the event loop.
 from pathlib import PurePath
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 
 from service import charts, page
 from service.analysis import Analysis
 from service.jobs import Job, Jobs, Worker
+from service.looks import Looks, look_as
 from service.schemas import (
     AnnotationOut,
+    AuditOut,
     EvaluateIn,
     EvaluationOut,
     GapOut,
     HealthOut,
     JobOut,
+    LookOut,
     ModelName,
     ModelOut,
     PredictIn,
@@ -40,7 +43,15 @@ _REFUSALS: dict[int | str, dict[str, object]] = {
         503: "There is no database yet",
     }.items()
 }
-router = APIRouter(responses=_REFUSALS)
+
+
+async def _sign_looks(request: Request) -> None:
+    """Sign what this request reads of test labels: async, so that its threads inherit the name."""
+    client = request.client.host if request.client else "client unknown"
+    look_as(f"service ({client})")
+
+
+router = APIRouter(responses=_REFUSALS, dependencies=[Depends(_sign_looks)])
 _Name = Annotated[
     ModelName, Path(description="Name of a trained model.", examples=["pixels-logistic"])
 ]
@@ -55,6 +66,11 @@ def _analysis(request: Request) -> Analysis:
 def _jobs(request: Request) -> Jobs:
     jobs: Jobs = request.app.state.jobs
     return jobs
+
+
+def _looks(request: Request) -> Looks:
+    log: Looks = request.app.state.looks
+    return log
 
 
 @router.post("/train", status_code=202, tags=["train"])
@@ -112,6 +128,18 @@ def models(request: Request) -> list[ModelOut]:
 def model_card(model: _Name, request: Request) -> ModelOut:
     """Show the card of one model, with the whole leaderboard of its internal validation."""
     return ModelOut(**_analysis(request).results.card(model))
+
+
+@router.get("/models/{model}/audit", tags=["models"])
+def audit(model: _Name, request: Request) -> AuditOut:
+    """Prove that no test row took part in a model, or show those that did."""
+    return _analysis(request).audit(model).answer
+
+
+@router.get("/looks", tags=["data"])
+def looks(request: Request) -> list[LookOut]:
+    """List every read of test labels, newest first: who, when, with which model, what for."""
+    return [LookOut(**look) for look in _looks(request).all()]
 
 
 @router.post("/evaluate", tags=["analysis"])
@@ -181,7 +209,8 @@ def ready(request: Request) -> Response:
 def first_page(request: Request, model: str | None = None) -> HTMLResponse:
     """Show splits, models, and the gap of one of them."""
     analysis = _analysis(request)
-    return HTMLResponse(page.first_page(analysis, _jobs(request).all(), model))
+    shown = page.first_page(analysis, _jobs(request).all(), _looks(request), model)
+    return HTMLResponse(shown)
 
 
 @router.get("/static/{file}", include_in_schema=False)

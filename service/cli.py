@@ -15,22 +15,23 @@ from etl import command as etl_command
 from etl.database import DATABASE, text
 from models.errors import ModelError
 from models.heads import HEADS
-from service import annotations
+from service import annotations, audit_command
 from service import import_command as importing
 from service.analysis import Analysis
 from service.database import Database
 from service.demo import run_demo
 from service.errors import NothingToLoad, ServiceError
 from service.extraction import command as extract_command
+from service.looks import Look, Looks
 from service.schemas import Answer, EstimateOut
 from service.settings import Settings, read_settings
 from service.terminal import progress_bar
 
-_Command = Callable[[argparse.Namespace, Settings], None]
+_Command = Callable[[argparse.Namespace, Settings], int | None]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; 0 where it was done, 2 where it was refused."""
+    """Run one command; 0 where it was done, 2 where it was refused; `audit` has its own."""
     parser = _parser()
     arguments, rest = parser.parse_known_args(argv)
     command: _Command = arguments.command
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
-        command(arguments, read_settings())
+        return command(arguments, read_settings()) or 0
     except (LoadRefused, ModelError, ServiceError) as refused:
         print(f"refused ({refused.code}): {refused}", file=sys.stderr)
         return 2
@@ -113,6 +114,14 @@ def _parser() -> argparse.ArgumentParser:
     gap.add_argument("--target", metavar="NAME")
     gap.add_argument("--json", action="store_true")
     gap.set_defaults(command=_gap)
+
+    audit = verbs.add_parser("audit", help="prove that no test row took part in a model")
+    audit_command.add_audit_arguments(audit)
+    audit.set_defaults(command=audit_command.run_audit)
+
+    looks = verbs.add_parser("looks", help="list every read of test labels")
+    audit_command.add_looks_arguments(looks)
+    looks.set_defaults(command=audit_command.run_looks)
 
     serve = verbs.add_parser("serve", help="start the service and stay until Ctrl-C")
     serve.set_defaults(command=_serve)
@@ -245,6 +254,7 @@ def _serve(_arguments: argparse.Namespace, settings: Settings) -> None:
 def _sql(arguments: argparse.Namespace, settings: Settings) -> None:
     with Database(settings.data).connect():
         pass  # refuses in words where there is nothing to open
+    Looks(settings.data).record(Look(None, "sql"), None, None)
     data = settings.data.resolve()
     duckdb = Path(sys.executable).with_name("duckdb")
     # results are found from anywhere, and what does not fit in memory spills where one may write

@@ -16,6 +16,7 @@ from etl.database import DATABASE, attach, quoted
 from etl.sources import gap_ends
 from models.heads import TrainRows
 from service.errors import NoDatabase, NotATest, NotFound
+from service.looks import Look, Looks
 
 _BATCH_ROWS = 8192
 
@@ -221,8 +222,15 @@ class Database:
         found = self.rows("select split, sha256 from load_report where backbone = ?", [backbone])
         return {row["split"]: row["sha256"] for row in found}
 
-    def images(self, split: str) -> pa.Table:
-        """Return path and class_id of the images of a split."""
+    def images(self, split: str, *, look: Look) -> pa.Table:
+        """Return path and class_id of the images of a test split; the look is logged first.
+
+        Raises
+        ------
+        LookNotLogged
+        """
+        found = self.rows("select count(*) as n from image where split = ?", [split])
+        Looks(self._data).record(look, split, found[0]["n"])
         with self.connect() as con:
             return con.execute(
                 "select path, class_id from image where split = ?", [split]
@@ -240,20 +248,45 @@ class Database:
         )
         return [row["feature_name"] for row in found]
 
-    def train_rows(self, backbone: str) -> tuple[TrainRows, list[str]]:
+    def train_rows(
+        self, backbone: str, leave_out: Collection[str] = ()
+    ) -> tuple[TrainRows, list[str]]:
         """Return the rows that may teach a head, and their paths: what alone feeds training.
+
+        Parameters
+        ----------
+        leave_out
+            Paths of train rows that are not wanted.
 
         Raises
         ------
         NotFound, models.errors.NoTrainRows
         """
         self.splits_of(backbone)
-        meta, features = self._read(backbone, "role = 'train'", [])
+        condition = "role = 'train' and not list_contains(?::varchar[], path)"
+        meta, features = (
+            self._read(backbone, condition, [list(leave_out)])
+            if leave_out
+            else self._read(backbone, "role = 'train'", [])
+        )
         rows = TrainRows(features, meta["class_id"], roles=set(meta["role"].tolist()))
         return rows, meta["path"].tolist()
 
-    def test_rows(self, backbone: str, split: str) -> TestRows:
-        """Return the rows of one test split.
+    def test_rows(self, backbone: str, split: str, *, look: Look) -> TestRows:
+        """Return the rows of one test split; the look at their labels is logged first.
+
+        Raises
+        ------
+        NotFound, NotATest, LookNotLogged
+        """
+        self.check_test_split(backbone, split)
+        n = next(r["n_images"] for r in self.splits_of(backbone) if r["split"] == split)
+        Looks(self._data).record(look, split, n)
+        meta, features = self._read(backbone, "split = ?", [split])
+        return TestRows(meta["path"].tolist(), meta["class_id"], features)
+
+    def unlabelled_rows(self, backbone: str, split: str) -> tuple[list[str], np.ndarray]:
+        """Return paths and features of one test split, and no labels: no look to log.
 
         Raises
         ------
@@ -261,23 +294,30 @@ class Database:
         """
         self.check_test_split(backbone, split)
         meta, features = self._read(backbone, "split = ?", [split])
-        return TestRows(meta["path"].tolist(), meta["class_id"], features)
+        return meta["path"].tolist(), features
 
     def train_sd(self, backbone: str) -> np.ndarray:
         """Return the standard deviation of each feature over the train rows, float64 [d].
 
         0 where there are fewer than two train rows.
         """
+        return self._train_stat(backbone, "sd_value")
+
+    def train_mean(self, backbone: str) -> np.ndarray:
+        """Return the mean of each feature over the train rows, float64 [d]."""
+        return self._train_stat(backbone, "mean_value")
+
+    def _train_stat(self, backbone: str, column: str) -> np.ndarray:
         found = self.rows(
-            """select f.feature_id, f.sd_value
+            f"""select f.feature_id, f.{column} as value
             from feature_stat as f inner join split as s on f.split = s.split
             where f.backbone = ? and s.role = 'train'""",
             [backbone],
         )
-        sd = np.zeros(len(self.feature_names(backbone)))
+        values = np.zeros(len(self.feature_names(backbone)))
         for row in found:
-            sd[row["feature_id"]] = row["sd_value"] or 0.0
-        return sd
+            values[row["feature_id"]] = row["value"] or 0.0
+        return values
 
     def _read(
         self, backbone: str, condition: str, params: list[Any]

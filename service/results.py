@@ -1,7 +1,7 @@
 """Trained models and what they said: one folder a model under results/, readable by anyone.
 
     results/<model>/model.json            the model card
-    results/<model>/train_rows.parquet    a hash of the path of every row it learnt from
+    results/<model>/train_rows.parquet    of every row it learnt from, hashes and its fold
     results/<model>/head.safetensors      its arrays, and in the metadata what kind of head they are
     results/<model>/predictions.parquet   one row per test image, once it is evaluated
     results/<model>/evaluation.json       one record per test split and metric
@@ -10,6 +10,7 @@ An imported model, trained elsewhere, has neither head nor train rows: only pred
 A folder appears whole or not at all; no pickle is written or read.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -31,6 +32,7 @@ from etl.database import PREDICTION_SCHEMA, RESULTS
 from models.errors import DamagedHead
 from models.heads import Head, pack, unpack
 from service.errors import BadName, DataChanged, ImportedModel, ModelExists, NotFound
+from service.looks import Look, Looks
 
 IMPORTED = "imported"  # what the card of such a model has as its head
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
@@ -123,12 +125,19 @@ class Results:
         ------
         NotFound
         """
-        file = self._file(model, "train_rows.parquet")
-        known = pq.read_table(file).column("path_hash").to_numpy()
-        return np.isin(_hashes(paths), known)
+        return np.isin(path_hashes(paths), self.train_rows(model)["path_hash"].to_numpy())
 
-    def save_model(self, card: dict[str, Any], head: Head, train_paths: list[str]) -> None:
-        """Store a new model, with a hash of the path of every row it learnt from.
+    def train_rows(self, model: str) -> pa.Table:
+        """Return what is stored of the rows that a model learnt from: see `train_row_table`.
+
+        Raises
+        ------
+        NotFound
+        """
+        return pq.read_table(self._file(model, "train_rows.parquet"))
+
+    def save_model(self, card: dict[str, Any], head: Head, train_rows: pa.Table) -> None:
+        """Store a new model, and what tells the rows that it learnt from: a `train_row_table`.
 
         Raises
         ------
@@ -137,9 +146,7 @@ class Results:
         with self._new_folder(card) as fresh:
             arrays, what = pack(head)
             save_file(arrays, fresh / "head.safetensors", {_WHAT: json.dumps(what)})
-            pq.write_table(
-                pa.table({"path_hash": _hashes(train_paths)}), fresh / "train_rows.parquet"
-            )
+            pq.write_table(train_rows, fresh / "train_rows.parquet")
 
     def save_imported(
         self,
@@ -201,10 +208,19 @@ class Results:
             return []
         return list(json.loads(file.read_text(encoding="utf-8")))
 
-    def predictions(self, model: str, split: str) -> pa.Table:
-        """Return the stored predictions on one test split, in the order of the rows scored."""
+    def predictions(self, model: str, split: str, *, look: Look) -> pa.Table:
+        """Return the stored predictions on one test split, in the order of the rows scored.
+
+        They hold labels, so the look is logged first.
+
+        Raises
+        ------
+        NotFound, LookNotLogged
+        """
         file = self._file(model, "predictions.parquet")
-        return pq.read_table(file, filters=[("split", "=", split)])
+        found = pq.read_table(file, filters=[("split", "=", split)])
+        Looks(self._data).record(look, split, len(found))
+        return found
 
     def save_evaluation(
         self, model: str, records: list[dict[str, Any]], predictions: pa.Table
@@ -234,9 +250,32 @@ class Results:
         return self._folder / model / name
 
 
-def _hashes(paths: list[str]) -> np.ndarray:
-    """64-bit hashes that are the same in every process."""
+def path_hashes(paths: list[str]) -> np.ndarray:
+    """64-bit hashes that are the same in every process, uint64 [n]."""
     return np.asarray(hash_array(np.array(paths, dtype=object)))
+
+
+def train_row_table(paths: list[str], vector_hashes: np.ndarray, fold: np.ndarray) -> pa.Table:
+    """Return what a model stores of the rows that it learnt from.
+
+    Parameters
+    ----------
+    paths : n strings
+    vector_hashes : uint64 [n], of `models.leaks.row_hashes`
+    fold : uint8 [n], of `models.heads.Trained`: rows held out together; 255 for never held out
+    """
+    hashes = path_hashes(paths)
+    return pa.table({"path_hash": hashes, "vector_hash": vector_hashes, "fold": fold})
+
+
+def rows_digest(rows: pa.Table) -> str:
+    """Return the sha256 over the content of a `train_row_table`, in whatever order its rows are."""
+    path, vector, fold = (rows[name].to_numpy() for name in ("path_hash", "vector_hash", "fold"))
+    order = np.lexsort((fold, vector, path))
+    digest = hashlib.sha256()
+    for column, kind in ((path, "<u8"), (vector, "<u8"), (fold, "u1")):
+        digest.update(column[order].astype(kind).tobytes())
+    return digest.hexdigest()
 
 
 def _write(file: Path, content: bytes) -> None:

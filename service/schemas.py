@@ -139,6 +139,22 @@ class ImportOut(Answer):
     learnt_from: str = Field(description="What is known of the images that it learnt from.")
 
 
+class TrainRowsOut(Answer):
+    """Which rows a model learnt from: their hashes lie beside the card."""
+
+    digest: str = Field(description="sha256 over the hashes and folds of all rows.")
+    n_fit: int = Field(description="Rows that the head was fitted on.")
+    n_selection: int = Field(description="Rows held out in turn to choose hyper-parameters by.")
+    splits: list[str] = Field(description="Splits that they came from.")
+
+
+class LeftOutOut(Answer):
+    """Train rows that a model was kept from learning from."""
+
+    n: int
+    why: str | None
+
+
 class ModelOut(Answer):
     """A model card; of an imported model, what only training here tells is null."""
 
@@ -155,6 +171,8 @@ class ModelOut(Answer):
     seconds_s: float | None
     created_at: datetime
     imported: ImportOut | None = Field(None, description="Null for a model trained here.")
+    rows: TrainRowsOut | None = Field(None, description="Null where it was not stored.")
+    left_out: LeftOutOut | None = Field(None, description="Null where no train row was left out.")
 
 
 class SplitOut(Answer):
@@ -352,6 +370,51 @@ class GapOut(Answer):
     features_reason: str | None = Field(
         None, description="Why n_features, features and class_shift are null."
     )
+
+
+class PairOut(Answer):
+    """A test row beside the train row that is, or may be, a copy of it."""
+
+    test_split: str
+    test_path: str
+    train_path: str
+    distance: float | None = Field(
+        None, description="1 − cosine of the standardised features; null where paths tell."
+    )
+
+
+class CheckOut(Answer):
+    """One check of an audit."""
+
+    name: str
+    proves: str = Field(description="What is proved where it passed.")
+    passed: bool | None = Field(description="Null: it cannot be proved, for the reason given.")
+    count: int = Field(description="Test rows found.")
+    sentence: str
+    examples: list[PairOut]
+
+
+class AuditOut(Answer):
+    """Whether any test row took part in a model."""
+
+    model: str
+    backbone: str | None
+    passed: bool | None = Field(description="True: all checks passed; null: one proves nothing.")
+    n_train: int | None = Field(description="Rows that it learnt from; null where unknown.")
+    n_test: int = Field(description="Test rows that they were held against.")
+    checks: list[CheckOut]
+    closest: list[PairOut] = Field(description="The closest pairs, found to be copies or not.")
+
+
+class LookOut(Answer):
+    """One read of test labels."""
+
+    looked_at: datetime = Field(description="UTC.")
+    who: str
+    model: str | None
+    split: str | None = Field(description="Null: any of them.")
+    purpose: str
+    n: int | None = Field(description="Labels read; null: all that there are.")
 
 
 class PredictIn(Request):

@@ -172,7 +172,7 @@ def test_images_are_found_by_suffix_and_shared_with_features(place, world, toy_c
     # the toy models see their own images alone; all parts are still there
     splits = Database(data).splits()
     assert [r["n_images"] for r in splits if r["split"] == "val"] == [20, 20, 1]
-    assert len(Database(data).test_rows("toy", "val").paths) == 20
+    assert len(Database(data).test_rows("toy", "val", look=LOOK).paths) == 20
     # the same images again: nothing is new, and the database is not written anew
     before = Database(data).version
     imported(place, "other", val=table)
