@@ -55,8 +55,8 @@ def run_looks(arguments: argparse.Namespace, settings: Settings) -> None:
     for look in shown:
         n = "all" if look.n is None else f"{look.n:,}"
         sys.stdout.write(
-            f"{look.looked_at:%Y-%m-%d %H:%M:%S}  {look.who:20} {look.purpose:9} {look.split or 'any':12} "
-            f"{n:>9} labels  {look.model or '-'}\n"
+            f"{look.looked_at:%Y-%m-%d %H:%M:%S}  {look.who:20} {look.purpose:9} "
+            f"{look.split or 'any':12} {n:>9} labels  {look.model or '-'}\n"
         )
     if not shown:
         sys.stdout.write("no test labels were read yet\n")

@@ -59,7 +59,9 @@ class Looks:
         """
         line = json.dumps(
             {
-                "looked_at": datetime.now(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00"),
+                "looked_at": datetime.now(UTC)
+                .isoformat(timespec="milliseconds")
+                .removesuffix("+00:00"),
                 "who": _who.get() or _user(),
                 "model": look.model,
                 "split": split,

@@ -19,10 +19,13 @@ from service import charts, cli
 from service.app import create_app
 from service.database import Database
 from service.errors import DataChanged
+from service.looks import Look
 from service.results import Results
 from service.settings import Settings
 from tests.e2e.server import GAPSCOPE, environment
 from tests.world import SHARED, Split, write_csv
+
+LOOK = Look(None, "evaluate")
 
 REAL = SHARED / "imagenet_v2"
 

@@ -19,7 +19,10 @@ from etl.__main__ import main
 from etl.database import DATABASE, exclusive
 from service.cli import main as gapscope
 from service.database import Database
+from service.looks import Look
 from tests.world import Split, make_world, write_csv, write_world
+
+LOOK = Look(None, "evaluate")
 
 
 @pytest.fixture
