@@ -1,12 +1,13 @@
 """The use cases: train, evaluate, gap, predict. HTTP and command line are thin over these."""
 
 import dataclasses
+import os
 import time
 from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock, RLock
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,10 @@ from models.gap import TestSet, report
 from models.gap.difference import newcombe
 from models.gap.scores import scores
 from models.heads.linear import is_raw
+from models.heads.validation import NEVER_HELD
+from models.leaks import row_hashes
 from service.arrow_predictions import predict_stream
+from service.audit import Audit, audit_model
 from service.backbones import Backbones, decoded
 from service.checkpoints import Checkpoints, Note
 from service.database import Database, place_of
@@ -25,7 +29,8 @@ from service.errors import DataChanged, ModelExists, NotATest, TestWasTrained
 from service.evaluations import SEED, prediction_table, records_of, scores_out
 from service.gaps import gaps_of
 from service.importing import refuse_changed_images, splits_imported, stored_answers
-from service.results import Results
+from service.looks import Look
+from service.results import Results, rows_digest, train_row_table
 from service.schemas import (
     EstimateOut,
     EvaluationOut,
@@ -37,17 +42,20 @@ from service.schemas import (
     ProbabilityOut,
     gap_out,
 )
+from service.settings import Settings
 from service.terminal import Progress
 from service.untrained import interpolate
 
 _ANSWERS_KEPT = 32
+_Kept = TypeVar("_Kept")
 
 
 class Analysis:
     """Everything that can be asked of one data folder."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, resources: heads.Resources | None = None) -> None:
         self.data = data
+        self.resources = resources or heads.Resources(spool=data)
         self.database = Database(data)
         self.results = Results(data)
         self.checkpoints = Checkpoints(data)
@@ -55,6 +63,7 @@ class Analysis:
         self._predicting = Lock()  # one stream at a time, for the same reason
         self._lock = RLock()  # one heavy answer at a time: two would only share the cores
         self._answers: dict[tuple[object, ...], GapOut] = {}
+        self._audits: dict[tuple[object, ...], Audit] = {}
 
     def free_name(self, backbone: str, head: str, taken: set[str], asked: str | None) -> str:
         """Name of a new model: as asked for, else <backbone>-<head>, numbered where taken.
@@ -95,6 +104,8 @@ class Analysis:
         head: str,
         params: dict[str, Any],
         seed: int,
+        leave_out: Collection[str] = (),
+        why: str | None = None,
         progress: Progress = lambda _share, _message: None,
         note: Note = lambda _sentence: None,
     ) -> dict[str, Any]:
@@ -104,6 +115,10 @@ class Analysis:
 
         Parameters
         ----------
+        leave_out
+            Paths of train rows that it must not learn from; the card counts them.
+        why
+            Why they are left out, for the card.
         note
             Called with a sentence where a checkpoint was found, or can no longer be kept.
 
@@ -117,17 +132,27 @@ class Analysis:
         roles = {row["split"]: row["role"] for row in self.database.splits_of(backbone)}
         train_sha256 = [sha for split, sha in digests.items() if roles[split] == "train"]
         request = {"backbone": backbone, "head": head, "params": params, "seed": seed}
+        if leave_out:
+            request["leave_out"] = sorted(leave_out)
         checkpoint = self.checkpoints.of(request, train_sha256, note)
         if checkpoint.is_there:
             note("went on from a checkpoint of the same training")
-        rows, paths = self.database.train_rows(backbone)
+        rows, paths = self.database.train_rows(backbone, leave_out)
         trained = heads.train(
-            rows, head, params, seed=seed, progress=progress, checkpoint=checkpoint
+            rows,
+            head,
+            params,
+            seed=seed,
+            progress=progress,
+            checkpoint=checkpoint,
+            resources=self.resources,
         )
+        train_rows = train_row_table(paths, row_hashes(rows.features), trained.fold)
         card = {
             "model": model,
             "backbone": backbone,
-            "head": head,
+            "head": trained.kind,
+            "asked": {"head": head, "params": params},
             "params": trained.params,
             "seed": seed,
             "n_train": trained.n_train,
@@ -138,13 +163,24 @@ class Analysis:
                 "top1": EstimateOut.of(trained.top1, {"images": "train"}).model_dump(),
                 "candidates": [dataclasses.asdict(c) for c in trained.candidates],
             },
+            "notes": trained.notes,
             "train_sha256": train_sha256,
+            "rows": {
+                "digest": rows_digest(train_rows),
+                "n_fit": len(paths),
+                "n_selection": int((trained.fold != NEVER_HELD).sum()),
+                "splits": [split for split, role in roles.items() if role == "train"],
+            },
+            "left_out": {"n": len(leave_out), "why": why} if leave_out else None,
             "seconds_s": round(time.monotonic() - began, 3),
             "created_at": datetime.now(UTC)
             .isoformat(timespec="milliseconds")
             .removesuffix("+00:00"),
         }
-        self.results.save_model(card, trained.head, paths, self.database.feature_names(backbone))
+        names = self.database.feature_names(backbone)
+        self.results.save_model(
+            card, trained.head, train_rows, feature_names=names, curves=trained.curves
+        )
         checkpoint.remove()
         return card
 
@@ -237,10 +273,25 @@ class Analysis:
         with self._lock:
             if key not in self._answers:
                 answer = self._explain(card, *ends, progress)
-                while len(self._answers) >= _ANSWERS_KEPT:
-                    del self._answers[next(iter(self._answers))]
-                self._answers[key] = answer
+                _keep(self._answers, key, answer)
             return self._answers[key]
+
+    def audit(self, model: str, *, progress: Progress = lambda _share, _message: None) -> Audit:
+        """Whether any test row took part in a model.
+
+        Computed once per model and state of the database, then remembered.
+
+        Raises
+        ------
+        NotFound
+        """
+        card = self._card(model)
+        key = (model, card["created_at"], self.database.version)
+        with self._lock:
+            if key not in self._audits:
+                found = audit_model(self.database, self.results, model, progress=progress)
+                _keep(self._audits, key, found)
+            return self._audits[key]
 
     def predict(self, model: str, features: list[list[float]]) -> PredictOut:
         """Classes and probabilities of rows of features.
@@ -360,7 +411,7 @@ class Analysis:
             records, parts = [], []
             for i, split in enumerate(tests):
                 progress(i / len(tests), f"scoring {split}")
-                rows = self.database.test_rows(backbone, split)
+                rows = self.database.test_rows(backbone, split, look=Look(model, "evaluate"))
                 self._refuse_trained(model, split, digests[split], rows.paths)
                 predictions = heads.predict(head, rows.features, rows.labels)
                 found = scores(predictions, n_classes=len(head.class_ids), seed=SEED)
@@ -462,11 +513,18 @@ class Analysis:
         )
 
     def _test_set(self, model: str, backbone: str, split: str) -> TestSet:
-        rows = self.database.test_rows(backbone, split)
-        stored = self.results.predictions(model, split)
-        place = place_of(pa.array(rows.paths, pa.string()), stored["path"])
-        correct = stored.column("is_correct").to_numpy()[place.to_numpy()]
-        return TestSet(rows.labels, correct, rows.features)
+        paths, features = self.database.unlabelled_rows(backbone, split)
+        stored = self.results.predictions(model, split, look=Look(model, "gap"))
+        there = stored.take(place_of(pa.array(paths, pa.string()), stored["path"]))
+        labels = there["class_id"].to_numpy().astype(np.int64)
+        return TestSet(labels, there["is_correct"].to_numpy(), features)
+
+
+def _keep(answers: dict[tuple[object, ...], _Kept], key: tuple[object, ...], answer: _Kept) -> None:
+    """Remember an answer, and forget the oldest where there are too many."""
+    while len(answers) >= _ANSWERS_KEPT:
+        del answers[next(iter(answers))]
+    answers[key] = answer
 
 
 def _weights_in_sd(head: heads.Head, train_sd: np.ndarray) -> np.ndarray:
@@ -475,6 +533,14 @@ def _weights_in_sd(head: heads.Head, train_sd: np.ndarray) -> np.ndarray:
     if isinstance(head, heads.LinearHead) and is_raw(head):
         return weights * np.where(train_sd > 0, train_sd, 1.0)
     return weights
+
+
+def resources_of(settings: Settings) -> heads.Resources:
+    """Return what a training may use."""
+    memory_gb = settings.memory_gb
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = machine // 2 if memory_gb is None else int(memory_gb * 1e9)
+    return heads.Resources(memory_limit=limit, spool=settings.data, device=settings.device)
 
 
 def _part_of(progress: Progress, start: float, stop: float) -> Progress:

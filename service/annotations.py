@@ -15,6 +15,7 @@ from etl.measuring import Measured, annotate_with_image_statistics
 from models.real_labels import real_labels
 from service.database import Database
 from service.errors import UnusedOption
+from service.looks import Look, Looks
 from service.settings import Settings
 from service.terminal import progress_bar
 
@@ -100,6 +101,7 @@ def annotate_real(data: Path, *, name: str, split: str | None) -> Attached:
     )
     known = known_images(data)
     found = match_images(known, covariates, split)
+    _log_look(data)
     class_ids = known["class_id"].take(found["known_row"].combine_chunks()).to_pylist()
     is_right = [
         None if class_id is None else float(class_id in r)
@@ -120,6 +122,15 @@ def annotate_real(data: Path, *, name: str, split: str | None) -> Attached:
         origin=REAL_ORIGIN,
         split=split,
     )
+
+
+def _log_look(data: Path) -> None:
+    """Log that the labels of the test splits are held against ReaL's."""
+    for row in Database(data).rows(
+        """select i.split, count(*) as n from image as i inner join split as s on i.split = s.split
+        where s.role = 'test' group by i.split order by i.split"""
+    ):
+        Looks(data).record(Look(None, "annotate"), row["split"], row["n"])
 
 
 def _in_words(attached: Attached) -> str:

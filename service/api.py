@@ -10,7 +10,7 @@ from pathlib import PurePath
 from tempfile import TemporaryFile
 from typing import IO, Annotated, Any, Literal
 
-from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 
@@ -19,14 +19,17 @@ from service import charts, page
 from service.analysis import Analysis
 from service.arrow_predictions import ARROW
 from service.jobs import OVER, Job, Jobs, Worker
+from service.looks import Looks, look_as
 from service.schemas import (
     AnnotationOut,
+    AuditOut,
     EvaluateIn,
     EvaluationOut,
     GapOut,
     HealthOut,
     InterpolateIn,
     JobOut,
+    LookOut,
     ModelCardOut,
     ModelName,
     ModelOut,
@@ -49,7 +52,15 @@ _REFUSALS: dict[int | str, dict[str, object]] = {
         503: "There is no database yet",
     }.items()
 }
-router = APIRouter(responses=_REFUSALS)
+
+
+async def _sign_looks(request: Request) -> None:
+    """Sign what this request reads of test labels: async, so that its threads inherit the name."""
+    client = request.client.host if request.client else "client unknown"
+    look_as(f"service ({client})")
+
+
+router = APIRouter(responses=_REFUSALS, dependencies=[Depends(_sign_looks)])
 _Name = Annotated[
     ModelName, Path(description="Name of a trained model.", examples=["pixels-logistic"])
 ]
@@ -69,6 +80,11 @@ def _analysis(request: Request) -> Analysis:
 def _jobs(request: Request) -> Jobs:
     jobs: Jobs = request.app.state.jobs
     return jobs
+
+
+def _looks(request: Request) -> Looks:
+    log: Looks = request.app.state.looks
+    return log
 
 
 @router.post("/train", status_code=202, tags=["train"])
@@ -155,6 +171,18 @@ def interpolate(body: InterpolateIn, request: Request, response: Response) -> Mo
         )
     response.headers["Location"] = f"/models/{card['model']}"
     return ModelOut(**card)
+
+
+@router.get("/models/{model}/audit", tags=["models"])
+def audit(model: _Name, request: Request) -> AuditOut:
+    """Prove that no test row took part in a model, or show those that did."""
+    return _analysis(request).audit(model).answer
+
+
+@router.get("/looks", tags=["data"])
+def looks(request: Request) -> list[LookOut]:
+    """List every read of test labels, newest first: who, when, with which model, what for."""
+    return [LookOut(**look) for look in _looks(request).all()]
 
 
 @router.post("/evaluate", tags=["analysis"])
@@ -334,7 +362,8 @@ def ready(request: Request) -> Response:
 def first_page(request: Request, model: str | None = None) -> HTMLResponse:
     """Show splits, models, and the gap of one of them."""
     analysis = _analysis(request)
-    return HTMLResponse(page.first_page(analysis, _jobs(request).all(), model))
+    shown = page.first_page(analysis, _jobs(request).all(), _looks(request), model)
+    return HTMLResponse(shown)
 
 
 @router.get("/static/{file}", include_in_schema=False)

@@ -24,6 +24,7 @@ from service.analysis import Analysis
 from service.api import router
 from service.errors import InUse, ServiceError, status_of
 from service.jobs import Jobs, Worker
+from service.looks import Looks
 from service.schemas import Problem
 from service.settings import Settings
 
@@ -66,6 +67,7 @@ def create_app(settings: Settings, *, with_worker: bool = True) -> FastAPI:
     )
     app.state.analysis = Analysis(settings.data)
     app.state.jobs = Jobs(settings.data)
+    app.state.looks = Looks(settings.data)
     app.state.worker = None
     app.state.naming = threading.Lock()
     app.add_middleware(GZipMiddleware, minimum_size=10_000)

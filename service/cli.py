@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from service.schemas import Answer, EstimateOut
     from service.settings import Settings
 
-_Command = Callable[[argparse.Namespace, "Settings"], None]
+_Command = Callable[[argparse.Namespace, "Settings"], int | None]
 _STOPPED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; 0 where it was done, 2 where it was refused, 130 where Ctrl-C ended it."""
+    """Run one command; 0 done, 2 refused, 130 ended by Ctrl-C; `audit` has its own."""
     is_process = argv is None
     try:
         parser = _parser()
@@ -54,7 +54,7 @@ def _run(command: _Command, arguments: argparse.Namespace) -> int:
     from service.settings import read_settings
 
     try:
-        command(arguments, read_settings())
+        return command(arguments, read_settings()) or 0
     except (LoadRefused, ModelError, ServiceError) as refused:
         print(f"refused ({refused.code}): {refused}", file=sys.stderr)
         return 2
@@ -168,6 +168,14 @@ def _parser() -> argparse.ArgumentParser:
     gaps.add_argument("--json", action="store_true")
     gaps.set_defaults(command=_gaps, needs=["service.analysis"])
 
+    audit = verbs.add_parser("audit", help="prove that no test row took part in a model")
+    options.add_audit_arguments(audit)
+    audit.set_defaults(command=_audit, needs=["service.audit_command"])
+
+    looks = verbs.add_parser("looks", help="list every read of test labels")
+    options.add_looks_arguments(looks)
+    looks.set_defaults(command=_looks, needs=["service.audit_command"])
+
     serve = verbs.add_parser("serve", help="start the service and stay until Ctrl-C")
     serve.set_defaults(command=_serve, needs=["service.app", "uvicorn"])
 
@@ -256,11 +264,11 @@ def _annotations(_arguments: argparse.Namespace, settings: "Settings") -> None:
 
 
 def _train(arguments: argparse.Namespace, settings: "Settings") -> None:
-    from service.analysis import Analysis
+    from service.analysis import Analysis, resources_of
     from service.schemas import EstimateOut
     from service.terminal import progress_bar
 
-    analysis = Analysis(settings.data)
+    analysis = Analysis(settings.data, resources_of(settings))
     analysis.check_train(arguments.backbone, arguments.head, arguments.params)
     model = analysis.free_name(arguments.backbone, arguments.head, set(), arguments.name)
     with progress_bar(model) as progress:
@@ -274,8 +282,26 @@ def _train(arguments: argparse.Namespace, settings: "Settings") -> None:
             note=lambda sentence: print(f"note: {sentence}", file=sys.stderr),
         )
     top1 = EstimateOut(**card["validation"]["top1"])
-    print(f"{model}: {json.dumps(card['params'])}, internal validation {_percent(top1)}")
+    if arguments.head == "auto":
+        _print_leaderboard(card["validation"]["candidates"])
+    print(f"{model}: {card['head']} {json.dumps(card['params'])}")
+    print(f"internal validation {_percent(top1)}")
+    for sentence in card["notes"]:
+        print(f"note: {sentence}")
     print(f"chosen by {card['validation']['method']}")
+
+
+def _print_leaderboard(candidates: list[dict[str, Any]]) -> None:
+    """Print the best candidate of each head."""
+    best: dict[str, dict[str, Any]] = {}
+    for candidate in candidates:
+        head = candidate["head"]
+        if head not in best or candidate["top1"] > best[head]["top1"]:
+            best[head] = candidate
+    print(f"{'head':14} {'right':>7} {'NLL':>7}  parameters")
+    for head, found in sorted(best.items(), key=lambda item: -item[1]["top1"]):
+        params = "" if head == "ensemble" else json.dumps(found["params"])
+        print(f"{head:14} {found['top1']:7.2%} {found['nll']:7.3f}  {params}")
 
 
 def _evaluate(arguments: argparse.Namespace, settings: "Settings") -> None:
@@ -371,6 +397,18 @@ def _interpolate(arguments: argparse.Namespace, settings: "Settings") -> None:
     )
 
 
+def _audit(arguments: argparse.Namespace, settings: "Settings") -> int:
+    from service.audit_command import run_audit
+
+    return run_audit(arguments, settings)
+
+
+def _looks(arguments: argparse.Namespace, settings: "Settings") -> None:
+    from service.audit_command import run_looks
+
+    run_looks(arguments, settings)
+
+
 def _serve(_arguments: argparse.Namespace, settings: "Settings") -> None:
     import uvicorn
 
@@ -393,6 +431,9 @@ def _sql(arguments: argparse.Namespace, settings: "Settings") -> None:
 
     with Database(settings.data).connect():
         pass  # refuses in words where there is nothing to open
+    from service.looks import Look, Looks
+
+    Looks(settings.data).record(Look(None, "sql"), None, None)
     data = settings.data.resolve()
     duckdb = Path(sys.executable).with_name("duckdb")
     # results are found from anywhere, and what does not fit in memory spills where one may write

@@ -16,6 +16,7 @@ from etl.database import DATABASE, attach, quoted
 from etl.sources import gap_ends
 from models.heads import TrainRows
 from service.errors import NoDatabase, NotATest, NotFound
+from service.looks import Look, Looks
 
 _BATCH_ROWS = 8192
 
@@ -36,6 +37,44 @@ class TestRows:
     paths: list[str]
     labels: np.ndarray
     features: np.ndarray
+
+
+class StoredRows:
+    """Rows of features that stay in the database until they are read, a slice at a time.
+
+    The state of the database is that of the moment in which it was made, whatever is loaded
+    meanwhile.
+    """
+
+    def __init__(
+        self, con: duckdb.DuckDBPyConnection, table: str, places: np.ndarray, n_features: int
+    ) -> None:
+        self._con, self._table, self._places = con, table, places
+        self.shape = (len(places), n_features)
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self._places)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        """Rows start … stop - 1, float32 [b, d]."""
+        wanted = self._places[rows]
+        found = np.empty((len(wanted), self.shape[1]), np.float32)
+        if len(wanted) == 0:
+            return found
+        # places rise, and a range of them is read without looking at the rest of the table
+        batches = self._con.sql(
+            f"select rowid, vector from {self._table} where rowid between ? and ?",
+            params=[int(wanted[0]), int(wanted[-1])],
+        ).to_arrow_reader(_BATCH_ROWS)
+        for batch in batches:
+            places = batch.column(0).to_numpy()
+            at = np.minimum(np.searchsorted(wanted, places), len(wanted) - 1)
+            is_wanted = wanted[at] == places
+            vectors = batch.column(1).flatten().to_numpy(zero_copy_only=False)
+            vectors = vectors.reshape(len(places), -1)
+            found[at[is_wanted]] = vectors if is_wanted.all() else vectors[is_wanted]
+        return found
 
 
 def place_of(paths: pa.Array, among: pa.ChunkedArray) -> pa.Array:
@@ -221,8 +260,15 @@ class Database:
         found = self.rows("select split, sha256 from load_report where backbone = ?", [backbone])
         return {row["split"]: row["sha256"] for row in found}
 
-    def images(self, split: str) -> pa.Table:
-        """Return path and class_id of the images of a split."""
+    def images(self, split: str, *, look: Look) -> pa.Table:
+        """Return path and class_id of the images of a test split; the look is logged first.
+
+        Raises
+        ------
+        LookNotLogged
+        """
+        found = self.rows("select count(*) as n from image where split = ?", [split])
+        Looks(self._data).record(look, split, found[0]["n"])
         with self.connect() as con:
             return con.execute(
                 "select path, class_id from image where split = ?", [split]
@@ -240,20 +286,55 @@ class Database:
         )
         return [row["feature_name"] for row in found]
 
-    def train_rows(self, backbone: str) -> tuple[TrainRows, list[str]]:
+    def train_rows(
+        self, backbone: str, leave_out: Collection[str] = ()
+    ) -> tuple[TrainRows, list[str]]:
         """Return the rows that may teach a head, and their paths: what alone feeds training.
+
+        Parameters
+        ----------
+        leave_out
+            Paths of train rows that are not wanted.
 
         Raises
         ------
         NotFound, models.errors.NoTrainRows
         """
         self.splits_of(backbone)
-        meta, features = self._read(backbone, "role = 'train'", [])
-        rows = TrainRows(features, meta["class_id"], roles=set(meta["role"].tolist()))
-        return rows, meta["path"].tolist()
+        con = duckdb.connect()  # of its own: the rows are read while the training goes on
+        attach(con, self._data)
+        table = f"feature.{quoted(backbone)}"
+        con.execute("create temp table left_out as select unnest(?::varchar[]) as path", [
+            list(leave_out)
+        ])  # fmt: skip
+        meta = con.execute(
+            f"""select f.rowid as place, l.path, l.class_id, l.role
+            from labelled_image as l inner join {table} as f on l.image_id = f.image_id
+            where l.role = 'train' and l.path not in (select path from left_out)
+            order by f.rowid"""
+        ).fetchnumpy()
+        columns = {name: np.ma.getdata(values) for name, values in meta.items()}
+        n_features = len(self.feature_names(backbone))
+        stored = StoredRows(con, table, columns["place"].astype(np.int64), n_features)
+        labels = columns["class_id"].astype(np.int64)
+        rows = TrainRows(stored, labels, roles=set(columns["role"].tolist()))
+        return rows, columns["path"].tolist()
 
-    def test_rows(self, backbone: str, split: str) -> TestRows:
-        """Return the rows of one test split.
+    def test_rows(self, backbone: str, split: str, *, look: Look) -> TestRows:
+        """Return the rows of one test split; the look at their labels is logged first.
+
+        Raises
+        ------
+        NotFound, NotATest, LookNotLogged
+        """
+        self.check_test_split(backbone, split)
+        n = next(r["n_images"] for r in self.splits_of(backbone) if r["split"] == split)
+        Looks(self._data).record(look, split, n)
+        meta, features = self._read(backbone, "split = ?", [split])
+        return TestRows(meta["path"].tolist(), meta["class_id"], features)
+
+    def unlabelled_rows(self, backbone: str, split: str) -> tuple[list[str], np.ndarray]:
+        """Return paths and features of one test split, and no labels: no look to log.
 
         Raises
         ------
@@ -261,23 +342,30 @@ class Database:
         """
         self.check_test_split(backbone, split)
         meta, features = self._read(backbone, "split = ?", [split])
-        return TestRows(meta["path"].tolist(), meta["class_id"], features)
+        return meta["path"].tolist(), features
 
     def train_sd(self, backbone: str) -> np.ndarray:
         """Return the standard deviation of each feature over the train rows, float64 [d].
 
         0 where there are fewer than two train rows.
         """
+        return self._train_stat(backbone, "sd_value")
+
+    def train_mean(self, backbone: str) -> np.ndarray:
+        """Return the mean of each feature over the train rows, float64 [d]."""
+        return self._train_stat(backbone, "mean_value")
+
+    def _train_stat(self, backbone: str, column: str) -> np.ndarray:
         found = self.rows(
-            """select f.feature_id, f.sd_value
+            f"""select f.feature_id, f.{column} as value
             from feature_stat as f inner join split as s on f.split = s.split
             where f.backbone = ? and s.role = 'train'""",
             [backbone],
         )
-        sd = np.zeros(len(self.feature_names(backbone)))
+        values = np.zeros(len(self.feature_names(backbone)))
         for row in found:
-            sd[row["feature_id"]] = row["sd_value"] or 0.0
-        return sd
+            values[row["feature_id"]] = row["value"] or 0.0
+        return values
 
     def _read(
         self, backbone: str, condition: str, params: list[Any]

@@ -116,6 +116,12 @@ class NotATest(ServiceError):
     code = "not_a_test"
 
 
+class LookNotLogged(ServiceError):
+    """A read of test labels that could not be written down, and so was not done."""
+
+    code = "look_not_logged"
+
+
 class JobDone(ServiceError):
     """The job is over and cannot be cancelled."""
 
@@ -186,6 +192,7 @@ STATUS: dict[type[Exception], int] = {
     NoFeatures: 409,
     BadName: 422,
     NotATest: 422,
+    LookNotLogged: 503,
     JobDone: 409,
     NotResumable: 409,
     DamagedStream: 422,

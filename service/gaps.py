@@ -11,6 +11,7 @@ from models.gap.difference import newcombe, paired
 from service.database import Database, place_of
 from service.errors import ServiceError
 from service.importing import refuse_changed_images, splits_imported
+from service.looks import Look
 from service.results import NATIVE, Results
 from service.schemas import EstimateOut, GapsOut, RetrainingOut
 from service.sentences import points
@@ -130,7 +131,10 @@ def _paired(
                 native=native["model"], split=split, difference=EstimateOut.of(unknown),
                 n_native_only=None, n_retrained_only=None, p_value=None,
             )  # fmt: skip
-    theirs, ours = (results.predictions(one["model"], split) for one in (native, card))
+    theirs, ours = (
+        results.predictions(one["model"], split, look=Look(one["model"], "compare"))
+        for one in (native, card)
+    )
     # the same data were scored, so that every path is there
     place = place_of(ours["path"].combine_chunks(), theirs["path"])
     answer = paired(_correct(theirs)[place.to_numpy()], _correct(ours))

@@ -17,6 +17,7 @@ from models.gap.scores import scores_of_answers
 from service.database import Database, place_of
 from service.errors import DataChanged, ModelExists, UnusedOption
 from service.evaluations import SEED, prediction_table, records_of
+from service.looks import Look, Looks
 from service.results import IMPORTED, Results
 from service.terminal import Progress
 
@@ -97,6 +98,9 @@ def import_predictions(
         read[split] = read_predictions(split, file, model=model, images=beside.get(split))
     names = list(dict.fromkeys(name for found in read.values() for name in found.answers))
     _check_names(results, names, replace)
+    for split, found in read.items():
+        for name in found.answers:
+            Looks(data).record(Look(name, "import"), split, found.n_rows)
     progress(0.3, "finding the images")
     asked = {s: NamedImages(found.images, found.paths, found.labels) for s, found in read.items()}
     placed = add_images(data, asked, n_threads=n_threads)
@@ -130,7 +134,9 @@ def refuse_changed_images(
             "their splits any more. Import the predictions again with --replace."
         )
     for split in splits:
-        stored, present = results.predictions(model, split), database.images(split)
+        look = Look(model, "compare")
+        stored = results.predictions(model, split, look=look)
+        present = database.images(split, look=look)
         place = place_of(stored["path"].combine_chunks(), present["path"])
         n_gone = place.null_count
         now = present["class_id"].take(place)
@@ -149,7 +155,7 @@ def refuse_changed_images(
 
 def stored_answers(results: Results, model: str, split: str) -> TestSet:
     """Return a test set as an imported model sees it: right or wrong, without features."""
-    stored = results.predictions(model, split)
+    stored = results.predictions(model, split, look=Look(model, "gap"))
     labels = stored["class_id"].to_numpy().astype(np.int64)
     return TestSet(labels, stored["is_correct"].to_numpy())
 

@@ -305,12 +305,13 @@ def work_on(data: Path, n_threads: int | None, parent: int) -> None:
 
     from etl.errors import LoadRefused
     from models.errors import ModelError
-    from service.analysis import Analysis
+    from service.analysis import Analysis, resources_of
     from service.errors import ServiceError
+    from service.settings import read_settings
 
     if n_threads:
         torch.set_num_threads(n_threads)
-    jobs, analysis = Jobs(data), Analysis(data)
+    jobs, analysis = Jobs(data), Analysis(data, resources_of(read_settings()))
 
     def run(request: dict[str, Any], progress: Callable[[float, str], None]) -> str:
         notes: list[str] = []

@@ -117,3 +117,22 @@ def _split_file(argument: str) -> tuple[str, Path]:
     if found is None:
         raise argparse.ArgumentTypeError(f"wanted SPLIT=FILE, such as val=val.csv, got {argument}")
     return found[1], Path(found[2])
+
+
+def add_audit_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `audit`."""
+    parser.add_argument("model")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument(
+        "--retrain",
+        nargs="?",
+        const="",
+        metavar="NAME",
+        help="where copies of test rows are found, train the same head without them",
+    )
+
+
+def add_looks_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `looks`."""
+    parser.add_argument("--model", metavar="NAME", help="looks with this model alone")
+    parser.add_argument("--json", action="store_true", help="one line a look")

@@ -13,14 +13,16 @@ from service import charts
 from service.analysis import Analysis
 from service.errors import NotFound, ServiceError
 from service.jobs import OPEN, Job
+from service.looks import Looks
 from service.schemas import GapOut
 
 _HERE = Path(__file__).parent
 _STATIC = {"style.css": "text/css", "page.js": "text/javascript", "vega.js": "text/javascript"}
 _JOBS_SHOWN = 5
+_LOOKS_SHOWN = 10
 
 
-def first_page(analysis: Analysis, jobs: list[Job], model: str | None) -> str:
+def first_page(analysis: Analysis, jobs: list[Job], looks: Looks, model: str | None) -> str:
     """Page with the splits, the models, and the gap of the model asked for (else the first)."""
     splits = analysis.database.splits() if analysis.database.exists else []
     cards = analysis.results.models()
@@ -47,6 +49,7 @@ def first_page(analysis: Analysis, jobs: list[Job], model: str | None) -> str:
         refusal=refusal,
         charts=charts.drawable(answer) if answer is not None else [],
         jobs=jobs[:_JOBS_SHOWN],
+        looks=looks.all()[:_LOOKS_SHOWN],
         open_states=OPEN,
     )
 

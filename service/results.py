@@ -1,7 +1,8 @@
 """Trained models and what they said: one folder a model under results/, readable by anyone.
 
     results/<model>/model.json            the model card
-    results/<model>/train_rows.parquet    a hash of the path of every row it learnt from
+    results/<model>/train_rows.parquet    of every row it learnt from, hashes and its fold
+    results/<model>/curves.json           loss after each step of each fit
     results/<model>/features.json         names of the features in the order in which it reads them
     results/<model>/head.safetensors      its arrays, and in the metadata what kind of head they are
     results/<model>/predictions.parquet   one row per test image, once it is evaluated
@@ -11,7 +12,9 @@ An imported model, trained elsewhere, has neither head nor train rows: only pred
 A folder appears whole or not at all; no pickle is written or read.
 """
 
+import dataclasses
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -31,8 +34,9 @@ from safetensors.numpy import load_file, save_file
 
 from etl.database import PREDICTION_SCHEMA, RESULTS
 from models.errors import DamagedHead
-from models.heads import Head, pack, unpack
+from models.heads import Curve, Head, pack, unpack
 from service.errors import BadName, DataChanged, ImportedModel, ModelExists, NotFound
+from service.looks import Look, Looks
 
 IMPORTED = "imported"  # what the card of such a model has as its head
 NATIVE = "native"  # weights that were given
@@ -141,16 +145,16 @@ class Results:
         ------
         NotFound
         """
-        return np.isin(_hashes(paths), self._learnt(model))
+        return np.isin(path_hashes(paths), self.train_rows(model)["path_hash"].to_numpy())
 
-    def n_learnt_from(self, models: Sequence[str]) -> int:
-        """Return the number of images that any of these models is known to have learnt from.
+    def train_rows(self, model: str) -> pa.Table:
+        """Return what is stored of the rows that a model learnt from: see `train_row_table`.
 
         Raises
         ------
         NotFound
         """
-        return len(np.unique(np.concatenate([self._learnt(model) for model in models])))
+        return pq.read_table(self._file(model, "train_rows.parquet"))
 
     def feature_names(self, model: str) -> list[str] | None:
         """Return the names of the features in the order in which a head reads them.
@@ -164,16 +168,33 @@ class Results:
         file = self._file(model, "model.json").with_name("features.json")
         return list(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None
 
+    def curves(self, model: str) -> list[dict[str, Any]]:
+        """Return how the fits of a training went, in steps: of `models.heads.Curve`.
+
+        Raises
+        ------
+        NotFound
+        """
+        file = self._file(model, "model.json").with_name("curves.json")
+        return list(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else []
+
     def save_model(
         self,
         card: dict[str, Any],
         head: Head,
-        train_paths: list[str],
+        train_rows: pa.Table,
         *,
-        parents: Sequence[str] = (),
         feature_names: Sequence[str] = (),
+        curves: Sequence[Curve] = (),
     ) -> None:
-        """Store a new model, with a hash of the path of every row it learnt from.
+        """Store a new model, and what tells the rows that it learnt from: a `train_row_table`.
+
+        Parameters
+        ----------
+        feature_names
+            In the order in which the head reads the features.
+        curves
+            How the fits that took steps went.
 
         Parameters
         ----------
@@ -181,16 +202,19 @@ class Results:
             Models that it was made of: it learnt from what they learnt from, too.
         feature_names
             In the order in which the head reads the features.
+        curves
+            How the fits that took steps went.
 
         Raises
         ------
         ModelExists, BadName
         """
-        learnt = np.concatenate([_hashes(train_paths), *(self._learnt(m) for m in parents)])
         with self._new_folder(card) as fresh:
             arrays, what = pack(head)
             save_file(arrays, fresh / "head.safetensors", {_WHAT: json.dumps(what)})
-            pq.write_table(pa.table({"path_hash": np.unique(learnt)}), fresh / "train_rows.parquet")
+            pq.write_table(train_rows, fresh / "train_rows.parquet")
+            steps = [dataclasses.asdict(curve) for curve in curves]
+            _write(fresh / "curves.json", json.dumps(steps, allow_nan=False).encode())
             if feature_names:
                 _write(fresh / "features.json", json.dumps(list(feature_names)).encode())
 
@@ -271,10 +295,19 @@ class Results:
             return []
         return list(json.loads(file.read_text(encoding="utf-8")))
 
-    def predictions(self, model: str, split: str) -> pa.Table:
-        """Return the stored predictions on one test split, in the order of the rows scored."""
+    def predictions(self, model: str, split: str, *, look: Look) -> pa.Table:
+        """Return the stored predictions on one test split, in the order of the rows scored.
+
+        They hold labels, so the look is logged first.
+
+        Raises
+        ------
+        NotFound, LookNotLogged
+        """
         file = self._file(model, "predictions.parquet")
-        return pq.read_table(file, filters=[("split", "=", split)])
+        found = pq.read_table(file, filters=[("split", "=", split)])
+        Looks(self._data).record(look, split, len(found))
+        return found
 
     def save_evaluation(
         self, model: str, records: list[dict[str, Any]], predictions: pa.Table
@@ -291,10 +324,6 @@ class Results:
             write(held / file.name)
             os.replace(held / file.name, file)  # noqa: PTH105 (the one word for it)
 
-    def _learnt(self, model: str) -> np.ndarray:
-        file = self._file(model, "train_rows.parquet")
-        return np.asarray(pq.read_table(file).column("path_hash").to_numpy())
-
     def _file(self, model: str, name: str) -> Path:
         if not self.has(model):
             known = [card["model"] for card in self.models()]
@@ -305,9 +334,46 @@ class Results:
         return self._folder / model / name
 
 
-def _hashes(paths: list[str]) -> np.ndarray:
-    """64-bit hashes that are the same in every process."""
-    return np.asarray(hash_array(np.array(paths, dtype=object)), np.uint64)
+def path_hashes(paths: list[str]) -> np.ndarray:
+    """64-bit hashes that are the same in every process, uint64 [n]."""
+    return np.asarray(hash_array(np.array(paths, dtype=object)))
+
+
+def train_row_table(paths: list[str], vector_hashes: np.ndarray, fold: np.ndarray) -> pa.Table:
+    """Return what a model stores of the rows that it learnt from.
+
+    Parameters
+    ----------
+    paths : n strings
+    vector_hashes : uint64 [n], of `models.leaks.row_hashes`
+    fold : uint8 [n], of `models.heads.Trained`: rows held out together; 255 for never held out
+    """
+    hashes = path_hashes(paths)
+    return pa.table({"path_hash": hashes, "vector_hash": vector_hashes, "fold": fold})
+
+
+def joined_rows(tables: Sequence[pa.Table]) -> pa.Table:
+    """Return the rows that any of several models learnt from, as one `train_row_table`.
+
+    A row that was held out otherwise in another model counts as held out there. Tables of old
+    models, which lack columns, make the result lack them too.
+    """
+    names = [
+        n for n in ("path_hash", "vector_hash", "fold") if all(n in t.schema.names for t in tables)
+    ]
+    whole = pa.concat_tables([table.select(names) for table in tables])
+    _, first = np.unique(whole["path_hash"].to_numpy(), return_index=True)
+    return whole.take(np.sort(first))
+
+
+def rows_digest(rows: pa.Table) -> str:
+    """Return the sha256 over the content of a `train_row_table`, in whatever order its rows are."""
+    path, vector, fold = (rows[name].to_numpy() for name in ("path_hash", "vector_hash", "fold"))
+    order = np.lexsort((fold, vector, path))
+    digest = hashlib.sha256()
+    for column, kind in ((path, "<u8"), (vector, "<u8"), (fold, "u1")):
+        digest.update(column[order].astype(kind).tobytes())
+    return digest.hexdigest()
 
 
 def _write(file: Path, content: bytes) -> None:

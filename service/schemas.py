@@ -13,7 +13,8 @@ from service.results import NAME
 from service.sentences import NO_FEATURES, in_words
 
 ModelName = Annotated[str, Field(pattern=NAME)]
-HeadName = Literal["logistic", "lda", "ridge", "nearest_mean"]
+# a head that is trained here, or `sklearn:` and the name of a classifier of scikit-learn
+HeadName = Annotated[str, Field(pattern=r"^(sklearn:)?[A-Za-z_]{1,60}$")]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -76,8 +77,8 @@ class TrainIn(Request):
     name: ModelName | None = Field(None, description="Default: <backbone>-<head>, numbered.")
     params: dict[str, Any] = Field(
         default_factory=dict,
-        description='{"C": …} for logistic, {"shrinkage": …} for lda, {"alpha": …} for ridge; a '
-        "number or a list of them. Default: a grid.",
+        description='Of the head, such as {"C": 0.1} for logistic; a list where values are to be '
+        'compared; {"budget_s": 600} for auto. Default: a grid. README lists them.',
     )
 
 
@@ -102,12 +103,15 @@ class JobOut(Answer):
 
 
 class CandidateOut(Answer):
-    """One value of the hyper-parameter on the rows that it was not fitted on."""
+    """One setting of a head's parameters, on rows that it was not fitted on."""
 
-    value: float | None
+    head: str
+    params: dict[str, Any]
     top1: float
     nll: float
     temperature: float
+    n_fit: int = Field(description="Rows that it was fitted on.")
+    note: str
 
 
 class ValidationOut(Answer):
@@ -155,6 +159,22 @@ class InterpolatedOut(Answer):
     model_a: str
     model_b: str
     learnt_from: str
+
+
+class TrainRowsOut(Answer):
+    """Which rows a model learnt from: their hashes lie beside the card."""
+
+    digest: str = Field(description="sha256 over the hashes and folds of all rows.")
+    n_fit: int = Field(description="Rows that the head was fitted on.")
+    n_selection: int = Field(description="Rows held out in turn to choose hyper-parameters by.")
+    splits: list[str] = Field(description="Splits that they came from.")
+
+
+class LeftOutOut(Answer):
+    """Train rows that a model was kept from learning from."""
+
+    n: int
+    why: str | None
 
 
 class ModelOut(Answer):
@@ -237,6 +257,8 @@ class InterpolateIn(Request):
     model_b: ModelName
     alpha: float = Field(0.5, ge=0, le=1, description="0 gives A, 1 gives B.")
     name: ModelName
+    rows: TrainRowsOut | None = Field(None, description="Null where it was not stored.")
+    left_out: LeftOutOut | None = Field(None, description="Null where no train row was left out.")
 
 
 class SplitOut(Answer):
@@ -435,6 +457,51 @@ class GapOut(Answer):
     features_reason: str | None = Field(
         None, description="Why n_features, features and class_shift are null."
     )
+
+
+class PairOut(Answer):
+    """A test row beside the train row that is, or may be, a copy of it."""
+
+    test_split: str
+    test_path: str
+    train_path: str
+    distance: float | None = Field(
+        None, description="1 − cosine of the standardised features; null where paths tell."
+    )
+
+
+class CheckOut(Answer):
+    """One check of an audit."""
+
+    name: str
+    proves: str = Field(description="What is proved where it passed.")
+    passed: bool | None = Field(description="Null: it cannot be proved, for the reason given.")
+    count: int = Field(description="Test rows found.")
+    sentence: str
+    examples: list[PairOut]
+
+
+class AuditOut(Answer):
+    """Whether any test row took part in a model."""
+
+    model: str
+    backbone: str | None
+    passed: bool | None = Field(description="True: all checks passed; null: one proves nothing.")
+    n_train: int | None = Field(description="Rows that it learnt from; null where unknown.")
+    n_test: int = Field(description="Test rows that they were held against.")
+    checks: list[CheckOut]
+    closest: list[PairOut] = Field(description="The closest pairs, found to be copies or not.")
+
+
+class LookOut(Answer):
+    """One read of test labels."""
+
+    looked_at: datetime = Field(description="UTC.")
+    who: str
+    model: str | None
+    split: str | None = Field(description="Null: any of them.")
+    purpose: str
+    n: int | None = Field(description="Labels read; null: all that there are.")
 
 
 class PredictIn(Request):

@@ -4,7 +4,7 @@ import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -28,6 +28,15 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=1, le=65535, description="port to listen on")
     threads: int | None = Field(
         None, ge=1, description="cores to use; all of them where it is not set"
+    )
+    memory_gb: float | None = Field(
+        None,
+        gt=0,
+        description="GB of memory for the rows that a head is trained on; above it they go to "
+        "disk; half of the machine's memory where it is not set",
+    )
+    device: Literal["cpu", "cuda"] | None = Field(
+        None, description="where heads are trained: `cpu` or `cuda`; CUDA where there is one"
     )
     images: Annotated[tuple[Path, ...], NoDecode] = Field(
         (), description="folders with the image files, separated as in `PATH`"

@@ -6,13 +6,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from models.errors import BadHeadFile, HeadsDiffer, InvalidParams
 from models.heads import LinearHead
 from models.heads.given import read_head
 from models.heads.linear import interpolated
 from service.database import Database
 from service.errors import ModelExists
-from service.results import INTERPOLATED, NATIVE, Results
+from service.results import INTERPOLATED, NATIVE, Results, joined_rows, train_row_table
 
 _UNKNOWN = "unknown: its weights were given, so nothing here can tell what it learnt from"
 
@@ -84,7 +86,8 @@ def import_head(
             "learnt_from": _UNKNOWN,
         },
     }
-    results.save_model(card, given.head, [])
+    none = train_row_table([], np.empty(0, np.uint64), np.empty(0, np.uint8))
+    results.save_model(card, given.head, none)
     return HeadImport(card, tuple(notes))
 
 
@@ -114,7 +117,8 @@ def interpolate(results: Results, a: str, b: str, *, alpha: float, name: str) ->
             f"on {cards[1]['backbone']!r}."
         )
     made = interpolated(heads[0], heads[1], alpha)  # type: ignore[arg-type]
-    n_train = results.n_learnt_from((a, b))
+    rows = joined_rows([results.train_rows(a), results.train_rows(b)])
+    n_train = len(rows)
     card = _card(name, cards[0]["backbone"], INTERPOLATED, made) | {
         "params": {"alpha": alpha},
         "n_train": n_train or None,
@@ -125,7 +129,7 @@ def interpolate(results: Results, a: str, b: str, *, alpha: float, name: str) ->
             "learnt_from": _learnt_from(cards, n_train),
         },
     }
-    results.save_model(card, made, [], parents=(a, b))
+    results.save_model(card, made, rows)
     return card
 
 

@@ -106,10 +106,27 @@ class SklearnHead:
         InvalidParams
             scikit-learn will not score these rows with these parameters.
         """
+        return self.standard_scores(self._standardiser(X))
+
+    def standard_scores(self, X: Float[torch.Tensor, "n d"]) -> Float[torch.Tensor, "n k"]:
+        """Scores of standardised rows.
+
+        Raises
+        ------
+        InvalidParams
+        """
         found = np.full((len(X), len(self.class_ids)), ABSENT, np.float32)
-        said = _scores(self.name, self.estimator, self._standardiser(X).numpy())
+        said = _scores(self.name, self.estimator, X.cpu().numpy())
         found[:, self.estimator.classes_] = said / self.temperature
         return torch.from_numpy(found)
+
+    def with_temperature(self, temperature: float) -> "SklearnHead":
+        """Return the head with its scores divided by a temperature."""
+        return replace(
+            self,
+            temperature=self.temperature * temperature,
+            weights=self.weights / temperature,
+        )
 
     def feature_weights(self) -> Float[np.ndarray, " d"]:
         """Norm over classes of the centred weights of its best linear approximation."""

@@ -5,12 +5,14 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 
 from models.errors import InvalidParams
-from models.heads import closed_form, logistic, neighbours, network
+from models.heads import closed_form, foreign, logistic, neighbours, network
 from models.heads.moments import Moments
 from models.heads.task import Fit, Fitted, Params
 
@@ -82,11 +84,13 @@ class Kind:
     params : by name; those with a grid are swept, together where there are several
     is_iterative : whether it passes over the rows again and again: then a large train set is
         swept on a sample first
+    check : of a head of another maker: refuses its parameters, all of which belong to one fit
     """
 
     fit: Callable[[Fit], Iterator[Fitted]]
     params: Mapping[str, Param] = field(default_factory=dict)
     is_iterative: bool = False
+    check: Callable[[Mapping[str, Any]], None] | None = None
 
     def candidates(self, name: str, params: Mapping[str, Any], n_train: int = 1) -> list[Params]:
         """Parameters to try, weakest regularisation first.
@@ -96,6 +100,9 @@ class Kind:
         InvalidParams
             An unknown parameter, or a value out of range.
         """
+        if self.check is not None:
+            self.check(params)
+            return [dict(params)]
         unknown = sorted(set(params) - set(self.params))
         if unknown:
             known = list(self.params)
@@ -236,3 +243,37 @@ KINDS: Mapping[str, Kind] = {
         is_iterative=True,
     ),
 }  # fmt: skip
+
+FOREIGN = "sklearn:"
+
+
+def kind_of(head: str, known: Sequence[str] = tuple(KINDS)) -> Kind:
+    """Return a kind of head by name; `known` are the names that a refusal lists.
+
+    Raises
+    ------
+    InvalidParams
+    """
+    if head.startswith(FOREIGN):
+        name = head.removeprefix(FOREIGN)
+        return Kind(partial(_fit_foreign, name), check=partial(foreign.check_sklearn, name))
+    if head not in KINDS:
+        near = difflib.get_close_matches(head, known, n=1)
+        raise InvalidParams(
+            f"wanted a head ({', '.join(known)}, or {FOREIGN} and a classifier of scikit-learn), "
+            f"got {head!r}." + (f" Did you mean {near[0]}?" if near else "")
+        )
+    return KINDS[head]
+
+
+def _fit_foreign(name: str, task: Fit) -> Iterator[Fitted]:
+    """Fit a classifier of scikit-learn, which wants all rows in memory."""
+    X = np.concatenate([block.cpu().numpy() for block, _ in task.part.blocks(8192)])
+    y = task.part.y.cpu().numpy()
+    standard = task.part.matrix.standard
+    for candidate in task.candidates:
+        fitted = foreign.fit_sklearn(name, candidate, X, y, seed=task.seed)
+        head = foreign.sklearn_head(
+            fitted, standard.mean, standard.scale, task.part.matrix.class_ids, X
+        )
+        yield Fitted(head, note="; ".join(fitted.notes))

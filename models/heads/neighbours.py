@@ -122,7 +122,11 @@ class NeighbourHead:
 
     def with_temperature(self, temperature: float) -> "NeighbourHead":
         """Return the head with its scores divided by a temperature."""
-        return replace(self, temperature=self.temperature * temperature)
+        return replace(
+            self,
+            temperature=self.temperature * temperature,
+            weights=self.weights / temperature,
+        )
 
     def feature_weights(self) -> Float[np.ndarray, " d"]:
         """How much each feature moves the scores apart, by the best linear approximation."""

@@ -72,7 +72,11 @@ class NetworkHead:
 
     def with_temperature(self, temperature: float) -> "NetworkHead":
         """Return the head with its scores divided by a temperature."""
-        return replace(self, temperature=self.temperature * temperature)
+        return replace(
+            self,
+            temperature=self.temperature * temperature,
+            weights=self.weights / temperature,
+        )
 
     def feature_weights(self) -> Float[np.ndarray, " d"]:
         """How much each feature moves the scores apart, by the best linear approximation."""

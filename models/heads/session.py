@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.errors import InvalidParams, NoTrainRows
+from models.errors import NoTrainRows
 from models.heads.checkpoint import Checkpoint
-from models.heads.kinds import KINDS, Kind
+from models.heads.kinds import Kind, kind_of
 from models.heads.linear import LinearHead, linear_approximation
 from models.heads.matrix import Part, TrainMatrix
 from models.heads.rows import TrainRows
@@ -276,19 +276,6 @@ class Session:
         device = self.matrix.device
         board.kept = {i: torch.from_numpy(arrays[f"kept{i}"]).to(device) for i in what["kept"]}
         return board
-
-
-def kind_of(head: str, known: Sequence[str] = tuple(KINDS)) -> Kind:
-    """Return a kind of head by name; `known` are the names that a refusal lists.
-
-    Raises
-    ------
-    InvalidParams
-    """
-    kind = KINDS.get(head)
-    if kind is None:
-        raise InvalidParams(f"wanted a head ({', '.join(known)}), got {head!r}.")
-    return kind
 
 
 def _around(candidates: list[Params], best: int, n: int) -> list[Params]:

@@ -12,9 +12,9 @@ from models.errors import InvalidParams
 from models.estimate import Estimate, share
 from models.heads.checkpoint import Checkpoint, NoCheckpoint
 from models.heads.ensemble import EnsembleHead, best_shares, combined
-from models.heads.kinds import KINDS
+from models.heads.kinds import KINDS, kind_of
 from models.heads.rows import TrainRows
-from models.heads.session import Curve, Progress, Resources, Session, kind_of
+from models.heads.session import Curve, Progress, Resources, Session
 from models.heads.task import Params, TrainedHead
 from models.heads.validation import Board, Candidate, in_words
 

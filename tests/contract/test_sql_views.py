@@ -14,6 +14,7 @@ from etl.database import attach, sql_files
 from etl.images import link_images
 from etl.moments import QUANTILES
 from service.database import Database
+from service.looks import Look, Looks
 from tests.world import Split, write_csv
 
 
@@ -342,3 +343,22 @@ def test_every_view_is_tested_here():
         name = file.stem[3:]
         if not file.name.startswith("0"):
             assert f"def test_{name}" in text or f'"{name}"' in text, name
+
+
+def test_test_look(tmp_path, toy_csv):
+    data = tmp_path / "data"
+    load(data, [toy_csv], n_threads=1)
+    con = duckdb.connect()
+    attach(con, data)
+    assert con.execute("select count(*) from test_look").fetchall() == [(0,)]
+    Looks(data).record(Look("m", "gap"), "val", 20)
+    Looks(data).record(Look(None, "sql"), None, None)
+    with (data / "results" / "looks.jsonl").open("a") as file:
+        file.write('{"looked_at": "20')  # as a full disk leaves it
+    found = con.execute(
+        "select model, split, purpose, n_labels from test_look where purpose is not null "
+        "order by purpose"
+    ).fetchall()
+    assert found == [("m", "val", "gap", 20), (None, None, "sql", None)]
+    assert con.execute("select typeof(looked_at) from test_look").fetchall()[0] == ("TIMESTAMP",)
+    con.close()

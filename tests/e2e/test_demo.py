@@ -176,6 +176,15 @@ def test_the_command_line_says_what_the_service_says(run, demo):
     assert Analysis(demo).gap("r").summary
 
 
+@pytest.mark.parametrize("model", ["pixels-logistic", "tf_efficientnet_lite0-logistic"])
+def test_no_test_row_took_part_in_the_demo(run, model):
+    answer = json.loads(run("audit", model, "--json"))
+    assert answer["passed"] is True
+    assert answer["n_test"] == 1077
+    assert run("audit", model).startswith(f"{model}: passed: no test row took part")
+    assert "evaluate  seen" in run("looks", "--model", model)
+
+
 @pytest.mark.parametrize(
     ("argv", "code"),
     [

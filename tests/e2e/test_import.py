@@ -19,10 +19,13 @@ from service import charts, cli
 from service.app import create_app
 from service.database import Database
 from service.errors import DataChanged
+from service.looks import Look
 from service.results import Results
 from service.settings import Settings
 from tests.e2e.server import GAPSCOPE, environment
 from tests.world import SHARED, Split, write_csv
+
+LOOK = Look(None, "evaluate")
 
 REAL = SHARED / "imagenet_v2"
 
@@ -166,7 +169,7 @@ def test_images_are_found_by_suffix_and_shared_with_features(place, world, toy_c
     table = table.sample(frac=1, random_state=0)
     imported(place, val=table)
     assert "21         0        20         1         0" in capsys.readouterr().out
-    found = Results(data).predictions("far", "val").to_pandas().set_index("path")
+    found = Results(data).predictions("far", "val", look=LOOK).to_pandas().set_index("path")
     table["path"] = table.path.str.removeprefix("images/")
     for row in table.itertuples():
         path = row.path if row.path in found.index else f"images/{row.path}"
@@ -174,7 +177,7 @@ def test_images_are_found_by_suffix_and_shared_with_features(place, world, toy_c
     # the toy models see their own images alone; all parts are still there
     splits = Database(data).splits()
     assert [r["n_images"] for r in splits if r["split"] == "val"] == [20, 20, 1]
-    assert len(Database(data).test_rows("toy", "val").paths) == 20
+    assert len(Database(data).test_rows("toy", "val", look=LOOK).paths) == 20
     # the same images again: nothing is new, and the database is not written anew
     before = Database(data).version
     imported(place, "other", val=table)
@@ -363,7 +366,7 @@ def test_repeated_rows_are_counted_and_ambiguous_ones_left_out(place, world, toy
     assert "left out, since they fit no single image: 'x/one.png'" in said
     card = Results(data).card("far")["imported"]["splits"]["val"]
     assert (card["n_repeated"], card["n_matched"], card["n_ambiguous"]) == (1, 1, 1)
-    assert Results(data).predictions("far", "val")["path"].to_pylist() == ["a/x/two.png"]
+    assert Results(data).predictions("far", "val", look=LOOK)["path"].to_pylist() == ["a/x/two.png"]
     assert run("--model", "n", f"val={written(place / 'b.csv', table[:1])}") == 2
     assert "refused (nothing_matched)" in capsys.readouterr().err
 

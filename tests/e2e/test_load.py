@@ -19,7 +19,10 @@ from etl.__main__ import main
 from etl.database import DATABASE, exclusive
 from service.cli import main as gapscope
 from service.database import Database
+from service.looks import Look
 from tests.world import Split, make_world, write_csv, write_world
+
+LOOK = Look(None, "evaluate")
 
 
 @pytest.fixture
@@ -125,7 +128,7 @@ def test_the_assignments_two_forms_load_and_val_is_the_reference(tmp_path):
         (split, backbone) for split in ("train", "val", "v2") for backbone in (eva, s0)
     }
     assert database.gap_ends(eva, None, None) == ("val", "v2")
-    named = database.test_rows(s0, "val")
+    named = database.test_rows(s0, "val", look=LOOK)
     assert named.paths[:2] == ["val/row-0", "val/row-1"]
     np.testing.assert_array_equal(named.features, world["val", "toy"].features)
     assert "images are named" in command.in_words(report)
@@ -138,7 +141,7 @@ def test_paths_from_another_backbone(tmp_path, world):
         write_csv(folder / f"{split}_b.csv", world[split, "tiny"], path=False)
     load(tmp_path / "data", [folder], paths_from="a")
     database = Database(tmp_path / "data")
-    a, b = (database.test_rows(backbone, "val") for backbone in "ab")
+    a, b = (database.test_rows(backbone, "val", look=LOOK) for backbone in "ab")
     assert a.paths == b.paths
     np.testing.assert_array_equal(a.features, b.features)
     assert database.rows("select count(*) as n from image") == [{"n": 68}]
@@ -166,7 +169,7 @@ def test_columns_go_by_name_not_by_position(tmp_path, world):
     table = pd.read_csv(write_csv(folder / "val_toy.csv", rows), index_col=0)
     table[["2", "label", "0", "path", "1"]].to_csv(folder / "val_toy.csv", index=False)
     load(tmp_path / "data", [folder])
-    found = Database(tmp_path / "data").test_rows("toy", "val")
+    found = Database(tmp_path / "data").test_rows("toy", "val", look=LOOK)
     assert found.paths == rows.paths
     np.testing.assert_array_equal(found.features, rows.features)
 
@@ -240,14 +243,14 @@ def test_a_changed_or_added_part_is_loaded_beside_what_stays(data, folder, world
     assert {(p.split, p.backbone) for p in report.loaded} == {("val", "toy"), ("sketch", "toy")}
     assert len(report.kept) == 5
     database = Database(data)
-    assert database.test_rows("toy", "val").paths == paths
+    assert database.test_rows("toy", "val", look=LOOK).paths == paths
     np.testing.assert_array_equal(
-        database.test_rows("tiny", "val").features, world["val", "tiny"].features
+        database.test_rows("tiny", "val", look=LOOK).features, world["val", "tiny"].features
     )
     kept = (database.train_rows("toy")[0].features, world["train", "toy"].features)
     np.testing.assert_array_equal(*(np.unique(rows, axis=0) for rows in kept))
     np.testing.assert_array_equal(
-        database.test_rows("toy", "sketch").features, world["val", "toy"].features
+        database.test_rows("toy", "sketch", look=LOOK).features, world["val", "toy"].features
     )
     statistics = "select * from feature_stat where backbone = 'tiny' order by all"
     fresh = data.parent / "fresh"
@@ -320,7 +323,7 @@ def test_a_second_mention_with_the_same_label_is_left_out_and_counted(tmp_path, 
     (part,) = report.loaded
     assert (part.n_rows_read, part.n_images, part.n_rejected) == (21, 20, 1)
     assert "1 row left out" in command.in_words(report)
-    found = Database(tmp_path / "data").test_rows("toy", "val")
+    found = Database(tmp_path / "data").test_rows("toy", "val", look=LOOK)
     np.testing.assert_array_equal(found.features, rows.features)
 
 
