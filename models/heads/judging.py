@@ -8,14 +8,17 @@ from scipy.optimize import minimize_scalar
 
 from models.heads.closed_form import ABSENT
 
-_TEMPERATURE_ROWS = 10_000
+_TEMPERATURE_ROWS, _TEMPERATURE_SCORES = 10_000, 4_000_000
 
 
-def best_temperature(scores: Float[torch.Tensor, "n k"], y: Int[torch.Tensor, " n"]) -> float:
+def best_temperature(
+    scores: Float[torch.Tensor, "n k"], y: Int[torch.Tensor, " n"], precision: float = 1e-3
+) -> float:
     """Temperature by which the scores are to be divided for the lowest loss.
 
-    At most the first 10,000 rows are looked at. Where all rows are right the loss alone would ask
-    for certainty; n right ones do not show it, so targets are smoothed by 1/(n + 2).
+    At most the first 10,000 rows, and 4 million scores, are looked at; `precision` is relative.
+    Where all rows are right the loss alone would ask for certainty; n right ones do not show it,
+    so targets are smoothed by 1/(n + 2).
 
     Source: C. Guo et al. (2017), On calibration of modern neural networks, ICML.
 
@@ -25,14 +28,15 @@ def best_temperature(scores: Float[torch.Tensor, "n k"], y: Int[torch.Tensor, " 
     >>> round(best_temperature(scores, torch.tensor([0, 0, 0, 0])), 1)  # right in 3 of 4: log 2
     2.3
     """
-    logits, y = without_absent(scores[:_TEMPERATURE_ROWS]), y[:_TEMPERATURE_ROWS]
+    n = min(_TEMPERATURE_ROWS, max(1000, _TEMPERATURE_SCORES // scores.shape[1]))
+    logits, y = without_absent(scores[:n]), y[:n]
     smoothing = 1 / (len(y) + 2)
 
     def nll(log_temperature: float) -> float:
         scaled = logits / math.exp(log_temperature)
         return float(torch.nn.functional.cross_entropy(scaled, y, label_smoothing=smoothing))
 
-    found = minimize_scalar(nll, bounds=(-7, 7), method="bounded", options={"xatol": 1e-3})
+    found = minimize_scalar(nll, bounds=(-7, 7), method="bounded", options={"xatol": precision})
     return math.exp(found.x)
 
 
@@ -45,10 +49,10 @@ def nll_at(
 
 
 def nll_at_best_temperature(
-    scores: Float[torch.Tensor, "n k"], y: Int[torch.Tensor, " n"]
+    scores: Float[torch.Tensor, "n k"], y: Int[torch.Tensor, " n"], precision: float = 1e-3
 ) -> float:
     """Mean −log probability of the labels in nats at the best temperature."""
-    return nll_at(scores, y, best_temperature(scores, y))
+    return nll_at(scores, y, best_temperature(scores, y, precision))
 
 
 def without_absent(scores: Float[torch.Tensor, "n k"]) -> Float[torch.Tensor, "n k"]:

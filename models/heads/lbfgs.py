@@ -62,8 +62,14 @@ class Minimiser:
     """
 
     def __init__(
-        self, objective: Objective, theta: Float[torch.Tensor, "h p"], *, tolerance: float
+        self,
+        objective: Objective,
+        theta: Float[torch.Tensor, "h p"],
+        *,
+        tolerance: float,
+        known: tuple[torch.Tensor, torch.Tensor] | None = None,
     ) -> None:
+        """Begin at `theta`; `known` are the values and gradients there, where they are known."""
         self._objective = objective
         self._tolerance = tolerance
         self.theta = theta.clone()
@@ -73,7 +79,7 @@ class Minimiser:
         self._stalls = torch.zeros(len(theta), dtype=torch.int64, device=theta.device)
         self._steps: list[torch.Tensor] = []
         self._changes: list[torch.Tensor] = []
-        self._value, self._gradient = objective.evaluate(self._active, self._at)
+        self._value, self._gradient = known or objective.evaluate(self._active, self._at)
         self.value = self._value.clone()
 
     @property

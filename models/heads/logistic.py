@@ -29,9 +29,11 @@ _TOLERANCE = 1e-7
 _LOW_TOLERANCE = 1e-3  # of the steps in bfloat16 that come before the last ones in float32
 _COLUMNS = 1024  # of scores that one product makes
 _SCORES_BYTES = 8e6
-_SAMPLE_ROWS = 4096
-_PATIENCE = 3
+_SAMPLE_ROWS = 4096  # that the line search looks at, and twice those that stop a fit
+_SAMPLE_SCORES = 1_500_000
+_PATIENCE = 2
 _KEEP_EVERY_S = 10.0
+_NEWTON_STEPS = 5
 _EMA_DECAY = 0.7
 _DRAWN_ROWS = 20_000
 _EXACT_PARAMETERS = 2_000_000
@@ -168,7 +170,9 @@ class _Run:
         """Run to the end and give the weights of each penalty."""
         objective = self._objective
         objective.ticks = lambda passes: self._share(min(0.99, passes / (passes + 12)))
-        minimiser = Minimiser(objective, objective.start(), tolerance=self._tolerance())
+        minimiser = Minimiser(
+            objective, objective.start(), tolerance=self._tolerance(), known=objective.at_start()
+        )
         self._mean = minimiser.theta.clone()
         self._best = minimiser.theta.clone()
         self._resume(minimiser)
@@ -228,7 +232,7 @@ class _Run:
         theta = self._iterate(minimiser)
         weight, bias = self._objective.weights(torch.arange(self._objective.h), theta)
         for i in running:
-            nll = nll_at_best_temperature(torch.addmm(bias[i], X, weight[i]), y)
+            nll = nll_at_best_temperature(torch.addmm(bias[i], X, weight[i]), y, precision=0.03)
             self._curves[t - 1, i, 1] = nll
             if nll < self._best_nll[i] - 1e-5:
                 self._best_nll[i], self._best_iteration[i] = nll, t
@@ -277,7 +281,8 @@ class _Objective:
     """Mean loss with the penalty, and its gradient, in scaled parameters, for h penalties.
 
     A problem's parameters are r·k numbers u, with W = V·diag(D)·u, and k scaled biases; V are the
-    eigenvectors of the rows' covariance with a variance above 0, D = 1/√(n·λ/k + 1/C).
+    eigenvectors of the rows' covariance with a variance above 0, D = 1/√(λ/k + 1/(nC)): the mean
+    loss at 0 then curves by 1 in every direction.
     """
 
     def __init__(
@@ -303,9 +308,9 @@ class _Objective:
         self._dtype = torch.float64 if exact else torch.float32
         self._V = self._V.to(self._dtype)
         self._penalty = 1 / torch.tensor(values, dtype=torch.float64, device=device)
-        curvature = self.n * lam / self.k + self._penalty[:, None]
+        curvature = lam / self.k + self._penalty[:, None] / self.n
         self._D = (1 / curvature.sqrt()).to(self._dtype)  # [h, r]
-        self._bias_scale = math.sqrt(self.k / self.n)
+        self._bias_scale = math.sqrt(self.k)
         count = part.moments.count
         self._row_weight = None
         if options.balanced:
@@ -320,6 +325,26 @@ class _Objective:
         """All weights 0."""
         p = (self._r + 1) * self.k
         return torch.zeros(self.h, p, dtype=self._dtype, device=self._V.device)
+
+    def at_start(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Value and gradient where all weights are 0, from the sums over classes; None if drawn.
+
+        There every class has probability 1/k in every row, so that no pass over the rows is needed.
+        """
+        if self._options.is_drawn:
+            return None
+        moments = self._part.moments
+        weight = torch.ones_like(moments.count) if self._row_weight is None else self._row_weight
+        sums, count = moments.sums * weight[:, None], moments.count * weight
+        whole = 1 - self._options.label_smoothing
+        slope = whole * (sums.sum(dim=0) / self.k - sums)  # [k, d]
+        bias_slope = whole * (count.sum() / self.k - count)
+        turned = (slope @ self._V.double()).T  # [r, k]
+        scaled = self._D.double()[:, :, None] * turned
+        bias = (bias_slope * self._bias_scale).expand(self.h, -1)
+        gradient = torch.cat([scaled.reshape(self.h, -1), bias], dim=1) / self.n
+        value = count.sum() / self.n * math.log(self.k)
+        return value.expand(self.h).clone(), gradient.to(self._dtype)
 
     def weights(
         self, which: torch.Tensor, theta: Float[torch.Tensor, "a p"]
@@ -377,7 +402,7 @@ class _Objective:
             for rows, wanted in sample
         ]  # fmt: skip
         length = torch.ones(len(which), dtype=torch.float64, device=at.device)
-        for _ in range(8):
+        for _ in range(_NEWTON_STEPS):
             falls, bends = slope_0 + length * curve_0, curve_0.clone()
             for base, step, wanted in scores:
                 at_length = base + length.float()[None, :, None] * step
@@ -409,7 +434,7 @@ class _Objective:
         if self._sample is None:
             wanted = self._targets(0)
             # as many as make products of about the size of a block's
-            limit = max(256, min(_SAMPLE_ROWS, int(2**22 / (a * self.k))))
+            limit = max(256, min(_SAMPLE_ROWS, _SAMPLE_SCORES // (a * self.k)))
             self._sample = [wanted(X, y) for X, y in self._part.blocks(8192, limit)]
         return self._sample
 

@@ -187,9 +187,16 @@ class Session:
             fits = self._fits(
                 name, kind, candidates, rounds[0].fit, rounds[0].monitor, "held", stage
             )
-            for params, fitted in zip(candidates, fits, strict=True):
+            for params, fitted in zip(candidates, fits, strict=False):
                 scores = self._held_scores(fitted, rounds[0].held)
                 board.judge(name, params, scores, n_fit=n_fit, note=fitted.note, found=fitted.found)
+                left = len(candidates) - len(board.candidates)
+                if kind.is_iterative and left and board.is_past_its_best():
+                    self.notes.append(
+                        f"{name}: the last {left} of {len(candidates)} settings were not tried, "
+                        "for two in a row before them were clearly worse than the best"
+                    )
+                    return
             return
         scores = torch.empty(len(candidates), n, k, device=self.matrix.device)
         notes = [""] * len(candidates)

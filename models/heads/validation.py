@@ -6,6 +6,7 @@ reported of a choice comes from rows that took no part in it: for each part the 
 on the other parts.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -135,6 +136,19 @@ class Board:
         # losses are scaled by temperatures that saw the other parts: they may not decide for one
         nll = [c.nll if without is None else 0.0 for c in self.candidates]
         return choose(top1, nll, int(rows.sum()))
+
+    def is_past_its_best(self) -> bool:
+        """Whether the last two candidates are both clearly worse than the best, in both measures.
+
+        Clearly: by a standard error in accuracy, and in loss. Along one path of regularisation
+        what comes after them is worse still.
+        """
+        if len(self.candidates) < 3:
+            return False
+        top = max(c.top1 for c in self.candidates)
+        least = min(c.nll for c in self.candidates)
+        error = math.sqrt(max(top * (1 - top), 1e-12) / len(self.part))
+        return all(c.top1 < top - error and c.nll > least for c in self.candidates[-2:])
 
     def calibrated(self, without: int | None = None) -> Float[torch.Tensor, "n k"]:
         """Scores, by temperature, of the candidate that is best on all rows or outside a part."""
