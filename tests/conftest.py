@@ -1,5 +1,10 @@
 """Fixtures that more than one kind of test uses."""
 
+import os
+
+# two workers on two cores: threads of one would wait for the cores of the other, spinning
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from collections.abc import Iterator
 from pathlib import Path
 

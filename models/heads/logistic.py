@@ -126,7 +126,7 @@ def fit(
         Where the state is kept every few seconds, and under what name.
     """
     at_once = max(1, _COLUMNS // part.matrix.k)
-    kept = checkpoint or NoCheckpoint()
+    kept = NoCheckpoint() if checkpoint is None else checkpoint
     for first in range(0, len(values), at_once):
         some = values[first : first + at_once]
 

@@ -8,6 +8,7 @@ both give the same blocks in the same order, so that a model does not depend on 
 import itertools
 import os
 import tempfile
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -289,6 +290,7 @@ class _Spool:
 
     def __init__(self, n: int, d: int, folder: Path | None) -> None:
         self._file = tempfile.TemporaryFile(dir=folder, prefix="gapscope-rows-")  # noqa: SIM115
+        weakref.finalize(self, self._file.close)
         self.shape = (n, d)
         self._row = 4 * d
         _reserve(self._file.fileno(), n * self._row)

@@ -133,6 +133,13 @@ class Session:
         """Return a leaderboard without candidates yet."""
         return Board(self.held.y, self.held_part)
 
+    def by_row(self, right: np.ndarray) -> np.ndarray:
+        """Return what is known of held-out rows in the order of the `TrainRows`, -1 elsewhere."""
+        found = np.full(len(self.fold), -1, np.int8)
+        places = np.concatenate([np.arange(start, stop) for start, stop in self.held.ranges])
+        found[self.matrix.order[places]] = right
+        return found
+
     def sweep(self, name: str, candidates: list[Params]) -> Board:
         """Judge candidates of a head; kept, so that a training that was killed need not again."""
         kind = kind_of(name)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int8, UInt8
 
 from models.errors import InvalidParams
 from models.estimate import Estimate, share
@@ -50,6 +50,8 @@ class Trained:
     n_train : number of train rows
     fold : uint8 [n], which rows were held out together while parameters were chosen; 255 for rows
         that were never held out
+    right : int8 [n], whether each row was right (1) or wrong (0) when it was held out, with
+        parameters that were chosen on other rows; -1 for rows that were never judged
     curves : of the fits that took steps
     notes : what users should know
     """
@@ -62,6 +64,7 @@ class Trained:
     candidates: list[Candidate]
     n_train: int
     fold: UInt8[np.ndarray, " n"]
+    right: Int8[np.ndarray, " n"]
     curves: list[Curve] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -137,7 +140,7 @@ def train(
         rows,
         seed=seed,
         progress=progress,
-        checkpoint=checkpoint or NoCheckpoint(),
+        checkpoint=NoCheckpoint() if checkpoint is None else checkpoint,
         resources=resources or Resources(),
     )
     if head == ENSEMBLE:
@@ -158,7 +161,7 @@ def _one(session: Session, head: str, params: Mapping[str, Any]) -> Trained:
     session.span(0.8, 1.0, "fitting on all train rows")
     final = _fit_best(session, board)
     chosen = board.candidates[board.best()]
-    return _trained(session, final, head, chosen.params, board.n_right(), [board])
+    return _trained(session, final, head, chosen.params, board.right(), [board])
 
 
 def _fit_best(session: Session, board: Board) -> TrainedHead:
@@ -173,7 +176,7 @@ def _ensemble(session: Session, heads: Sequence[str]) -> Trained:
     boards = _sweep_all(session, heads, lambda _name, _boards: None)
     together = _mixed(session, boards)
     final, params = _fit_mixed(session, boards, together)
-    return _trained(session, final, ENSEMBLE, params, together.n_right(), [*boards, together])
+    return _trained(session, final, ENSEMBLE, params, together.right(), [*boards, together])
 
 
 def _auto(
@@ -193,20 +196,19 @@ def _auto(
     together = _mixed(session, boards) if len(boards) > 1 else None
     rungs = boards if together is None else [*boards, together]
     best = rungs[_best_rung(rungs, None)]
-    n_right = sum(
-        int(chosen.correct[chosen.best(p)][chosen.part == p].sum())
-        for p in range(best.n_parts)
-        for chosen in [rungs[_best_rung(rungs, p)]]
-    )
+    right = np.zeros(len(best.part), bool)
+    for p in range(best.n_parts):
+        chosen, mine = rungs[_best_rung(rungs, p)], best.part == p
+        right[mine] = chosen.correct[chosen.best(p)][mine]
     if best is together:
         final, params = _fit_mixed(session, boards, best)
         kind = ENSEMBLE
     else:
         session.span(0.85, 1.0, "fitting the winner on all train rows")
         final = _fit_best(session, best)
-        chosen = best.candidates[best.best()]
-        kind, params = chosen.head, chosen.params
-    return _trained(session, final, kind, params, n_right, rungs)
+        winner = best.candidates[best.best()]
+        kind, params = winner.head, winner.params
+    return _trained(session, final, kind, params, right, rungs)
 
 
 def _best_rung(rungs: Sequence[Board], without: int | None) -> int:
@@ -290,7 +292,7 @@ def _trained(
     head: TrainedHead,
     kind: str,
     params: Params,
-    n_right: int,
+    right: np.ndarray,
     boards: Sequence[Board],
 ) -> Trained:
     n, n_held = session.matrix.shape[0], session.held.n
@@ -299,10 +301,11 @@ def _trained(
         kind=kind,
         params=params,
         method=in_words(n, n_held, session.seed),
-        top1=share(n_right, n_held),
+        top1=share(int(right.sum()), n_held),
         candidates=[c for board in boards for c in (*board.tried, *board.candidates)],
         n_train=n,
         fold=session.fold,
+        right=session.by_row(right),
         curves=session.curves,
         notes=session.notes,
     )

@@ -155,11 +155,13 @@ class Board:
         i = self.best(without)
         return self.kept[i] / self.temperatures[i][-1 if without is None else without]
 
-    def n_right(self) -> int:
-        """Rows that are right where each part's candidate was chosen on the other parts."""
-        return sum(
-            int(self.correct[self.best(p)][self.part == p].sum()) for p in range(self.n_parts)
-        )
+    def right(self) -> Bool[np.ndarray, " n"]:
+        """Which rows are right where each part's candidate was chosen on the other parts."""
+        found = np.zeros(len(self.part), bool)
+        for p in range(self.n_parts):
+            mine = self.part == p
+            found[mine] = self.correct[self.best(p)][mine]
+        return found
 
 
 def choose(top1: Sequence[float], nll: Sequence[float], n: int) -> int:
