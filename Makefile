@@ -41,11 +41,14 @@ test: $(VENV)/.dev-installed  ## all tests but the slow ones, with branch covera
 test-full: $(VENV)/.dev-installed  ## all tests
 	$(BIN)/python -m pytest -n 2
 
-bench: $(VENV)/.dev-installed  ## the loader beside DuckDB's and pandas' own readers
+bench: $(VENV)/.dev-installed  ## loader and heads beside DuckDB, pandas, scikit-learn, faiss
 	$(BIN)/python -m tests.bench.load
+	$(BIN)/python -m tests.bench.heads
+	$(BIN)/python -m tests.bench.accuracy
 
-bench-full: $(VENV)/.dev-installed  ## one load near ImageNet's size; ROWS=1281167 is all of it
+bench-full: $(VENV)/.dev-installed  ## a load and a training near ImageNet's size; ROWS=1281167 is all
 	$(BIN)/python -m tests.bench.full $(if $(ROWS),--rows $(ROWS))
+	$(BIN)/python -m tests.bench.heads_full --rows $(or $(ROWS),200000)
 
 lint: $(VENV)/.dev-installed  ## ruff, mypy --strict, import contracts
 	$(BIN)/ruff check .

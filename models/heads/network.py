@@ -23,8 +23,8 @@ from models.heads.linear import Standardiser
 from models.heads.task import Fit, Fitted
 
 _BATCH = 512
-_STEPS = 1500
-_EPOCHS_MOST, _EPOCHS_LEAST = 40, 3
+_STEPS = 800
+_EPOCHS_MOST, _EPOCHS_LEAST = 30, 3
 _RATE = 1e-3
 _MONITOR_ROWS = 2048
 _PATIENCE = 4
