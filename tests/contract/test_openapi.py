@@ -2,10 +2,10 @@
 
 import json
 import shutil
-from typing import get_args
 
 import pytest
 from fastapi.testclient import TestClient
+from pydantic import TypeAdapter
 
 from models.heads import HEADS
 from service.app import create_app
@@ -70,6 +70,12 @@ def test_every_request_body_has_an_example_that_runs(client, schema, toy_data):
         ("get", "/gap/mean?top=0", None, 422, "invalid_request"),
         ("get", "/gap/mean/chart/none", None, 404, "not_found"),
         ("get", "/gap/mean/chart/gap?format=gif", None, 422, "invalid_request"),
+        ("get", "/models/none/leaderboard", None, 404, "not_found"),
+        ("get", "/models/none/curves", None, 404, "not_found"),
+        ("get", "/models/none/chart/loss", None, 404, "not_found"),
+        ("get", "/models/mean/chart/none", None, 404, "not_found"),
+        ("get", "/models/mean/chart/loss", None, 409, "nothing_to_draw"),
+        ("get", "/models/mean/chart/leaderboard?format=gif", None, 422, "invalid_request"),
         ("get", "/jobs/none", None, 404, "not_found"),
         ("delete", "/jobs/none", None, 404, "not_found"),
         ("post", "/jobs/none/resume", None, 404, "not_found"),
@@ -80,7 +86,7 @@ def test_every_request_body_has_an_example_that_runs(client, schema, toy_data):
         ("post", "/train", {"backbone": "none", "seed": 0}, 404, "not_found"),
         ("post", "/train", {"backbone": "toy"}, 422, "invalid_request"),
         ("post", "/train", {**TOY, "colour": 1}, 422, "invalid_request"),
-        ("post", "/train", {**TOY, "head": "x"}, 422, "invalid_request"),
+        ("post", "/train", {**TOY, "head": "x"}, 422, "invalid_params"),
         ("post", "/train", {"backbone": "toy", "seed": -1}, 422, "invalid_request"),
         ("post", "/train", {**TOY, "params": {"C": 0}}, 422, "invalid_params"),
         ("post", "/train", {**TOY, "name": "../x"}, 422, "invalid_request"),
@@ -140,11 +146,21 @@ def test_malformed_json_and_nan_are_refused(client):
 
 
 def test_no_answer_holds_a_nan(client):
-    for path in ("/gap/mean", "/models", "/splits", "/annotations", "/gap/logistic/chart/features"):
+    for path in (
+        "/gap/mean", "/models", "/splits", "/annotations", "/gap/logistic/chart/features",
+        "/models/logistic/leaderboard", "/models/logistic/curves", "/models/logistic/chart/loss",
+    ):  # fmt: skip
         text = client.get(path).text
         assert "NaN" not in text
         assert "Infinity" not in text
 
 
-def test_the_heads_that_may_be_asked_for_are_those_that_there_are():
-    assert set(get_args(HeadName)) == set(HEADS)
+def test_only_a_card_says_which_rows_a_model_learnt_from(schema):
+    schemas = schema["components"]["schemas"]
+    assert set(schemas["InterpolateIn"]["properties"]) == {"model_a", "model_b", "alpha", "name"}
+    assert {"rows", "left_out", "notes"} <= set(schemas["ModelOut"]["properties"])
+
+
+def test_every_head_that_there_is_may_be_asked_for():
+    for head in (*HEADS, "sklearn:LinearSVC"):
+        assert TypeAdapter(HeadName).validate_python(head) == head
