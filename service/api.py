@@ -15,7 +15,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 
 from etl.errors import DiskFull
-from service import charts, page
+from service import charts, page, trainings
 from service.analysis import Analysis
 from service.arrow_predictions import ARROW
 from service.jobs import OVER, Job, Jobs, Worker
@@ -23,12 +23,14 @@ from service.looks import Looks, look_as
 from service.schemas import (
     AnnotationOut,
     AuditOut,
+    CurvesOut,
     EvaluateIn,
     EvaluationOut,
     GapOut,
     HealthOut,
     InterpolateIn,
     JobOut,
+    LeaderboardOut,
     LookOut,
     ModelCardOut,
     ModelName,
@@ -69,6 +71,7 @@ _Model = Annotated[
 ]
 _IMAGES = ("image/jpeg", "image/png", "image/webp")
 _PIECE_BYTES = 1 << 20
+_Format = Annotated[Literal["json", "html", "svg", "png"], Query()]
 _Split = Annotated[str | None, Query(description="A test split; default: as the load says.")]
 
 
@@ -158,6 +161,30 @@ def model_card(model: _Name, request: Request) -> ModelCardOut:
     return ModelCardOut(**analysis.results.card(model), gaps=analysis.gaps(model))
 
 
+@router.get("/models/{model}/leaderboard", tags=["models"])
+def leaderboard(model: _Name, request: Request) -> LeaderboardOut:
+    """List what was tried in a training, on held-out train rows alone, best first."""
+    return trainings.leaderboard(_analysis(request).results, model)
+
+
+@router.get("/models/{model}/curves", tags=["models"])
+def curves(model: _Name, request: Request) -> CurvesOut:
+    """List the loss of each fit of a training, step by step."""
+    return trainings.curves(_analysis(request).results, model)
+
+
+@router.get("/models/{model}/chart/{name}", tags=["models"])
+def training_chart(
+    model: _Name,
+    name: Annotated[str, Path(examples=["leaderboard"], description="leaderboard, loss")],
+    request: Request,
+    format: _Format = "json",  # noqa: A002
+) -> Response:
+    """Draw a training as a Vega-Lite spec, a page, an SVG or a PNG."""
+    answer = trainings.answer_of(_analysis(request).results, model, name)
+    return _drawn(charts.training_spec(answer, name), format)
+
+
 @router.post("/interpolate", status_code=201, tags=["models"])
 def interpolate(body: InterpolateIn, request: Request, response: Response) -> ModelOut:
     """Make a head between two linear heads of one backbone, by their weights."""
@@ -213,10 +240,14 @@ def chart(
     request: Request,
     reference: _Split = None,
     target: _Split = None,
-    format: Annotated[Literal["json", "html", "svg", "png"], Query()] = "json",  # noqa: A002
+    format: _Format = "json",  # noqa: A002
 ) -> Response:
     """Draw the same numbers as a Vega-Lite spec, a page, an SVG or a PNG."""
     spec = charts.spec(_analysis(request).gap(model, reference, target), name)
+    return _drawn(spec, format)
+
+
+def _drawn(spec: dict[str, Any], format: str) -> Response:  # noqa: A002
     if format == "svg":
         return Response(charts.svg(spec), media_type="image/svg+xml")
     if format == "png":

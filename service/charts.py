@@ -1,6 +1,7 @@
 """Answers as Vega-Lite, from the same objects as the JSON; nothing is computed here.
 
-Each function encodes fields of a `GapOut`; the data inside each spec are the answer's own numbers.
+Each function encodes fields of a `GapOut`, or of what a training left behind; the data inside each
+spec are the answer's own numbers.
 Colours are two of the Okabe-Ito palette (reference blue, target vermilion), safe for colour-blind
 readers and legible on light and dark ground.
 """
@@ -12,12 +13,15 @@ from typing import Any
 import altair as alt
 import vl_convert
 
-from service.errors import NoFeatures, NotFound
-from service.schemas import GapOut
+from service.errors import NoFeatures, NotFound, NothingToDraw
+from service.schemas import CurvesOut, GapOut, LeaderboardOut
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#7f7f7f"
 _WIDTH = 560
 _CLASSES_MAX = 40  # rows that a chart can label legibly; the JSON has all
+_OF_CANDIDATE = {"setting", "top1", "nll", "n_fit", "note", "is_best", "is_chosen"}
+_LOSS, _MONITORED = "train loss", "monitored NLL"
+_POINTS_MAX = 200  # of one curve: no chart is wide enough to show more
 
 
 def gap_chart(answer: GapOut) -> alt.LayerChart:
@@ -172,6 +176,141 @@ def class_shift_chart(answer: GapOut) -> alt.LayerChart:
         "tick = what chance alone shows on average; largest ratio first",
         height=alt.Step(18),
     )
+
+
+def leaderboard_chart(answer: LeaderboardOut) -> alt.LayerChart:
+    """Accuracy of each candidate on held-out train rows, by head."""
+    rows = [
+        {
+            "head": candidate.head or answer.head,
+            **candidate.model_dump(include=_OF_CANDIDATE),
+        }
+        for candidate in answer.candidates
+    ]
+    heads = list(dict.fromkeys(str(row["head"]) for row in rows))
+    rows.sort(key=lambda row: (row["is_chosen"], row["is_best"]))  # what is drawn last lies on top
+    is_marked = alt.datum.is_best | alt.datum.is_chosen
+    points = (
+        alt.Chart(alt.InlineData(values=rows))
+        .mark_point(filled=True, opacity=0.8)
+        .encode(
+            x=alt.X(
+                "top1:Q",
+                title="accuracy on train rows that it was not fitted on",
+                axis=alt.Axis(format="%"),
+                scale=alt.Scale(zero=False, nice=True),
+            ),
+            y=alt.Y("head:N", title=None, sort=heads),
+            size=alt.condition(is_marked, alt.value(130), alt.value(40)),
+            color=alt.when(alt.datum.is_chosen)
+            .then(alt.value(ORANGE))
+            .when(alt.datum.is_best)
+            .then(alt.value(BLUE))
+            .otherwise(alt.value(GREY)),
+            tooltip=[
+                alt.Tooltip("head:N"),
+                alt.Tooltip("setting:N", title="parameters"),
+                alt.Tooltip("top1:Q", title="accuracy", format=".2%"),
+                alt.Tooltip("nll:Q", title="NLL (nats)", format=".4f"),
+                alt.Tooltip("n_fit:Q", title="fitted on rows", format=","),
+                alt.Tooltip("note:N"),
+            ],
+        )
+    )
+    layered: alt.LayerChart = alt.layer(points)  # type: ignore[assignment]
+    return _titled(
+        layered,
+        f"What was tried for {answer.model}: {len(rows)} settings (blue: best of its head; "
+        "vermilion: chosen)",
+        height=alt.Step(34),
+    )
+
+
+def loss_chart(answer: CurvesOut) -> alt.LayerChart:
+    """Train loss and monitored NLL of each fit by step."""
+    lines = [
+        {
+            "fit": place,
+            "head": curve.head,
+            "setting": curve.setting,
+            "stage": curve.stage,
+            "role": curve.role,
+            "line": measure if curve.role != "other" else "not chosen",
+            "measure": measure,
+            "step": step + 1,
+            "value": values[step],
+        }
+        for place, curve in enumerate(answer.curves)
+        for measure, values in ((_LOSS, curve.loss), (_MONITORED, curve.monitored))
+        for step in _thinned([i for i, value in enumerate(values) if value is not None])
+    ]
+    # two layers: what was not chosen is never drawn over what was
+    behind = _lines([line for line in lines if line["role"] == "other"]).mark_line(
+        strokeWidth=1, opacity=0.35
+    )
+    before = _lines([line for line in lines if line["role"] != "other"]).mark_line()
+    before = before.encode(
+        strokeWidth=alt.condition(alt.datum.role == "final", alt.value(3), alt.value(1.2))
+    )
+    return _titled(
+        behind + before,
+        f"Loss of {len(answer.curves)} fits for {answer.model} (thick: on all train rows; "
+        "dashed: rows that it may be stopped by)",
+        height=300,
+    )
+
+
+def _lines(rows: list[dict[str, Any]]) -> alt.Chart:
+    return alt.Chart(alt.InlineData(values=rows)).encode(
+        # fits of ten steps and of a thousand stand side by side
+        x=alt.X("step:Q", title="step (iteration or epoch)", scale=alt.Scale(type="log")),
+        y=alt.Y("value:Q", title="nats", scale=alt.Scale(zero=False)),
+        detail=["fit:N", "measure:N"],
+        color=alt.Color(
+            "line:N",
+            title=None,
+            scale=alt.Scale(domain=[_LOSS, _MONITORED, "not chosen"], range=[BLUE, ORANGE, GREY]),
+            legend=alt.Legend(orient="bottom", symbolOpacity=1),
+        ),
+        strokeDash=alt.condition(
+            alt.datum.measure == _MONITORED, alt.value([5, 3]), alt.value([1, 0])
+        ),
+        tooltip=[
+            alt.Tooltip("head:N"),
+            alt.Tooltip("setting:N", title="parameters"),
+            alt.Tooltip("stage:N", title="rows"),
+            alt.Tooltip("measure:N"),
+        ],
+    )
+
+
+def _thinned(steps: list[int]) -> list[int]:
+    """So many of the steps at most, evenly, with the first and the last."""
+    if len(steps) <= _POINTS_MAX:
+        return steps
+    last = len(steps) - 1
+    return [steps[round(i * last / (_POINTS_MAX - 1))] for i in range(_POINTS_MAX)]
+
+
+TRAINING_CHARTS: dict[str, Callable[[Any], alt.LayerChart]] = {
+    "leaderboard": leaderboard_chart,
+    "loss": loss_chart,
+}
+
+
+def training_spec(answer: LeaderboardOut | CurvesOut, name: str) -> dict[str, Any]:
+    """Vega-Lite spec of a chart of a training, by name.
+
+    Raises
+    ------
+    NothingToDraw
+    """
+    if answer.reason is not None:
+        raise NothingToDraw(
+            f"wanted the chart {name} of the training of {answer.model!r}, but {answer.reason}."
+        )
+    made: dict[str, Any] = TRAINING_CHARTS[name](answer).to_dict()
+    return made
 
 
 CHARTS: dict[str, Callable[[GapOut], alt.LayerChart]] = {

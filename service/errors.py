@@ -104,6 +104,12 @@ class NoFeatures(ServiceError):
     code = "no_features"
 
 
+class NothingToDraw(ServiceError):
+    """A chart of a training that left nothing which it could show."""
+
+    code = "nothing_to_draw"
+
+
 class BadName(ServiceError):
     """A model name with characters that a folder or an address should not have."""
 
@@ -190,6 +196,7 @@ STATUS: dict[type[Exception], int] = {
     TestWasTrained: 409,
     ImportedModel: 409,
     NoFeatures: 409,
+    NothingToDraw: 409,
     BadName: 422,
     NotATest: 422,
     LookNotLogged: 503,

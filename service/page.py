@@ -9,7 +9,7 @@ from fastapi import Response
 from jinja2 import Environment, FileSystemLoader
 
 from models.errors import ModelError
-from service import charts
+from service import charts, trainings
 from service.analysis import Analysis
 from service.errors import NotFound, ServiceError
 from service.jobs import OPEN, Job
@@ -48,6 +48,8 @@ def first_page(analysis: Analysis, jobs: list[Job], looks: Looks, model: str | N
         gaps=gaps,
         refusal=refusal,
         charts=charts.drawable(answer) if answer is not None else [],
+        training=trainings.leaderboard(analysis.results, chosen) if chosen else None,
+        has_curves=chosen is not None and bool(analysis.results.curves(chosen)),
         jobs=jobs[:_JOBS_SHOWN],
         looks=looks.all()[:_LOOKS_SHOWN],
         open_states=OPEN,
@@ -92,6 +94,7 @@ def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(_HERE / "templates"), autoescape=True, trim_blocks=True
     )
+    environment.filters["setting"] = trainings.in_words
     environment.filters["points"] = lambda share: f"{share * 100:.1f}"
     environment.filters["percent"] = lambda share: f"{share * 100:.1f} %"
     return environment

@@ -105,13 +105,65 @@ class JobOut(Answer):
 class CandidateOut(Answer):
     """One setting of a head's parameters, on rows that it was not fitted on."""
 
-    head: str
-    params: dict[str, Any]
+    head: str | None = Field(None, description="Null in cards of before heads were compared.")
+    params: dict[str, Any] | None = Field(None, description="Null where head is.")
     top1: float
     nll: float
     temperature: float
-    n_fit: int = Field(description="Rows that it was fitted on.")
-    note: str
+    n_fit: int | None = Field(None, description="Rows that it was fitted on.")
+    note: str = ""
+
+
+class RankedOut(CandidateOut):
+    """A candidate and its place among the others."""
+
+    setting: str = Field(description="Its parameters in words.")
+    is_best: bool = Field(
+        description="Most accurate of its head, of those fitted on the most rows; "
+        "ties go to the lower NLL."
+    )
+    is_chosen: bool = Field(description="Its parameters are the model's.")
+
+
+class LeaderboardOut(Answer):
+    """What was tried in a training, on held-out train rows alone."""
+
+    model: str
+    head: str = Field(description="Kind of head that the model is.")
+    method: str | None = Field(description="How the rows were held out.")
+    notes: list[str] = Field(description="What users should know of the training.")
+    candidates: list[RankedOut] = Field(
+        description="Those fitted on the most rows first, then the most accurate."
+    )
+    reason: str | None = Field(description="Why candidates is empty.")
+
+
+class CurveOut(Answer):
+    """How one fit went, step by step."""
+
+    head: str
+    params: dict[str, Any]
+    setting: str = Field(description="Its parameters in words.")
+    stage: str = Field(description="On which rows it was fitted.")
+    role: Literal["final", "chosen", "other"] = Field(
+        description="final: what the model holds, fitted on all train rows; chosen: the same "
+        "parameters on some of them; other: parameters that were not chosen."
+    )
+    loss: list[float | None] = Field(
+        description="After each step: mean loss of its rows with the penalty, in nats."
+    )
+    monitored: list[float | None] = Field(
+        description="After each step: NLL in nats of the rows that it may be stopped by; "
+        "null where it was not measured."
+    )
+
+
+class CurvesOut(Answer):
+    """How the fits of a training went."""
+
+    model: str
+    curves: list[CurveOut] = Field(description="In the order in which they were made.")
+    reason: str | None = Field(description="Why curves is empty.")
 
 
 class ValidationOut(Answer):
@@ -198,6 +250,9 @@ class ModelOut(Answer):
     imported: ImportOut | None = Field(None, description="Null for a model trained here.")
     given: GivenOut | None = Field(None, description="Null but for a native head.")
     interpolated: InterpolatedOut | None = Field(None, description="Null but for such a head.")
+    rows: TrainRowsOut | None = Field(None, description="Null where it was not stored.")
+    left_out: LeftOutOut | None = Field(None, description="Null where no train row was left out.")
+    notes: list[str] = Field([], description="What users should know of the training.")
 
 
 class RetrainingOut(Answer):
@@ -257,8 +312,6 @@ class InterpolateIn(Request):
     model_b: ModelName
     alpha: float = Field(0.5, ge=0, le=1, description="0 gives A, 1 gives B.")
     name: ModelName
-    rows: TrainRowsOut | None = Field(None, description="Null where it was not stored.")
-    left_out: LeftOutOut | None = Field(None, description="Null where no train row was left out.")
 
 
 class SplitOut(Answer):

@@ -88,8 +88,8 @@ def main() -> None:
     arguments = parser.parse_args()
     print(
         f"{os.cpu_count()} cores, {platform.machine()}, {datetime.now(UTC):%Y-%m-%d}\n\n"
-        "| train rows | method | right, internal validation | 95 % | `auto` alone right / alone wrong "
-        "| McNemar p |\n| --- | --- | ---: | --- | --- | ---: |"
+        "| train rows | method | right, internal validation | 95 % "
+        "| `auto` alone right / alone wrong | McNemar p |\n| --- | --- | ---: | --- | --- | ---: |"
     )
     for name in arguments.data:
         if name != "digits" and not SHARED.is_dir():

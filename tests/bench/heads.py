@@ -263,7 +263,8 @@ def main() -> None:
     arguments = parser.parse_args()
     print(
         f"{os.cpu_count()} cores, {platform.machine()}, torch {torch.__version__}, "
-        f"{datetime.now(UTC):%Y-%m-%d}\n\n| what | Gapscope | against | ratio |\n| --- | --- | --- | --- |"
+        f"{datetime.now(UTC):%Y-%m-%d}\n\n"
+        "| what | Gapscope | against | ratio |\n| --- | --- | --- | --- |"
     )
     for section in arguments.sections:
         SECTIONS[section](arguments.share)

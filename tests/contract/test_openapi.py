@@ -70,6 +70,12 @@ def test_every_request_body_has_an_example_that_runs(client, schema, toy_data):
         ("get", "/gap/mean?top=0", None, 422, "invalid_request"),
         ("get", "/gap/mean/chart/none", None, 404, "not_found"),
         ("get", "/gap/mean/chart/gap?format=gif", None, 422, "invalid_request"),
+        ("get", "/models/none/leaderboard", None, 404, "not_found"),
+        ("get", "/models/none/curves", None, 404, "not_found"),
+        ("get", "/models/none/chart/loss", None, 404, "not_found"),
+        ("get", "/models/mean/chart/none", None, 404, "not_found"),
+        ("get", "/models/mean/chart/loss", None, 409, "nothing_to_draw"),
+        ("get", "/models/mean/chart/leaderboard?format=gif", None, 422, "invalid_request"),
         ("get", "/jobs/none", None, 404, "not_found"),
         ("delete", "/jobs/none", None, 404, "not_found"),
         ("post", "/jobs/none/resume", None, 404, "not_found"),
@@ -140,7 +146,10 @@ def test_malformed_json_and_nan_are_refused(client):
 
 
 def test_no_answer_holds_a_nan(client):
-    for path in ("/gap/mean", "/models", "/splits", "/annotations", "/gap/logistic/chart/features"):
+    for path in (
+        "/gap/mean", "/models", "/splits", "/annotations", "/gap/logistic/chart/features",
+        "/models/logistic/leaderboard", "/models/logistic/curves", "/models/logistic/chart/loss",
+    ):  # fmt: skip
         text = client.get(path).text
         assert "NaN" not in text
         assert "Infinity" not in text

@@ -203,6 +203,33 @@ def test_model(con, toy_data):
     assert row.validation_top1 == card["validation"]["top1"]["estimate"]
 
 
+def test_candidate(con, toy_data):
+    found = frame(con, "candidate")
+    assert set(found.model) == {"logistic", "mean"}
+    for model, mine in found.groupby("model"):
+        card = json.loads((toy_data / "results" / model / "model.json").read_text())
+        rows = mine.drop(columns="model").to_dict("records")
+        rows = [{**row, "params": json.loads(row["params"])} for row in rows]
+        assert sorted(map(str, rows)) == sorted(map(str, card["validation"]["candidates"]))
+
+
+def test_candidates_of_an_old_card_have_neither_head_nor_params(tmp_path, toy_csv):
+    load(tmp_path / "data", [toy_csv], n_threads=1)
+    tried = [{"value": v, "top1": v / 2, "nll": 1.0, "temperature": 1.5} for v in (0.5, 1.0)]
+    for model, validation in (
+        ("old", {"method": "m", "top1": {}, "candidates": tried}),
+        ("given", None),
+    ):
+        folder = tmp_path / "data" / "results" / model
+        folder.mkdir()
+        (folder / "model.json").write_text(json.dumps({"model": model, "validation": validation}))
+    found = Database(tmp_path / "data").rows("select * from candidate order by top1")
+    assert [(row["model"], row["top1"], row["nll"], row["temperature"]) for row in found] == [
+        ("old", 0.25, 1.0, 1.5), ("old", 0.5, 1.0, 1.5)]  # fmt: skip
+    for name in ("head", "params", "n_fit", "note"):
+        assert {row[name] for row in found} == {None}
+
+
 def test_prediction_class_score_and_class_gap(con, toy_data, world):
     head_of = Database(toy_data)
     found = frame(con, "prediction", model="logistic")

@@ -114,6 +114,10 @@ def test_a_database_is_made_and_every_endpoint_answers(place, capsys):
             assert status == (409 if name in ("features", "class_shift") else 200)
         refused = service.get("/gap/far/chart/features").json()
         assert (refused["code"], "no features here" in refused["detail"]) == ("no_features", True)
+        for path in ("loss", "leaderboard"):
+            refused = service.get(f"/models/far/chart/{path}").json()
+            assert (refused["status"], refused["code"]) == (409, "nothing_to_draw")
+            assert "trained elsewhere" in refused["detail"]
         asked = service.post("/predict", json={"model": "far", "features": [[0.0]]})
         assert (asked.status_code, asked.json()["code"]) == (409, "imported_model")
         for path in ("/gap/far?target=train", "/gap/far?target=none"):
