@@ -196,15 +196,6 @@ class Results:
         curves
             How the fits that took steps went.
 
-        Parameters
-        ----------
-        parents
-            Models that it was made of: it learnt from what they learnt from, too.
-        feature_names
-            In the order in which the head reads the features.
-        curves
-            How the fits that took steps went.
-
         Raises
         ------
         ModelExists, BadName

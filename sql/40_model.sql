@@ -37,7 +37,7 @@ from read_json(
 comment on view model is 'One row per model: a head trained here, or a model trained elsewhere whose predictions were imported.';
 comment on column model.model is 'Name of the model.';
 comment on column model.backbone is 'Backbone whose features it reads; null for an imported model.';
-comment on column model.head is 'Kind of head: logistic, lda, ridge, nearest_mean; imported: trained elsewhere; native: weights that were given; interpolated: between two others.';
+comment on column model.head is 'Kind of head: logistic, lda, ridge, nearest_mean, knn, cosine, mlp, ensemble or sklearn: and a name; imported: trained elsewhere; native: weights that were given; interpolated: between two others.';
 comment on column model.params is 'Hyper-parameters as chosen, JSON.';
 comment on column model.seed is 'Seed of its folds; null for a model not trained here.';
 comment on column model.n_train is 'Number of train rows; null for an imported model and a native head: unknown.';
