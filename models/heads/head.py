@@ -154,7 +154,8 @@ def _blocks(
     for start in range(0, len(features), _BLOCK_ROWS):
         with np.errstate(over="ignore"):  # beyond float32 is infinite, and refused as such
             block = features[start : start + _BLOCK_ROWS].astype(np.float32, copy=False)
-        rows = torch.from_numpy(np.ascontiguousarray(block))
+        # torch wants memory that may be written, whatever it does with it
+        rows = torch.from_numpy(np.require(block, requirements=["C", "W"]))
         if not _is_finite(rows):
             raise NotFiniteInput(
                 "wanted finite features, got NaN or infinity. Extract these images again."

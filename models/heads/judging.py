@@ -31,12 +31,16 @@ def best_temperature(
     n = min(_TEMPERATURE_ROWS, max(1000, _TEMPERATURE_SCORES // scores.shape[1]))
     logits, y = without_absent(scores[:n]), y[:n]
     smoothing = 1 / (len(y) + 2)
-
-    def nll(log_temperature: float) -> float:
-        scaled = logits / math.exp(log_temperature)
-        return float(torch.nn.functional.cross_entropy(scaled, y, label_smoothing=smoothing))
-
-    found = minimize_scalar(nll, bounds=(-7, 7), method="bounded", options={"xatol": precision})
+    found = minimize_scalar(
+        lambda log_temperature: float(
+            torch.nn.functional.cross_entropy(
+                logits / math.exp(log_temperature), y, label_smoothing=smoothing
+            )
+        ),
+        bounds=(-7, 7),
+        method="bounded",
+        options={"xatol": precision},
+    )
     return math.exp(found.x)
 
 

@@ -27,6 +27,7 @@ class Objective(Protocol):
         which: Int[torch.Tensor, " a"],
         at: Float[torch.Tensor, "a p"],
         direction: Float[torch.Tensor, "a p"],
+        slope: Float[torch.Tensor, " a"],
     ) -> torch.Tensor:
         """About how far along the direction each problem falls, in lengths of it, [a]."""
 
@@ -52,7 +53,7 @@ class Minimiser:
     ...     def evaluate(self, which, at):
     ...         away = at - centre[which]
     ...         return away.square().sum(dim=1), 2 * away
-    ...     def reach(self, which, at, direction):
+    ...     def reach(self, which, at, direction, slope):
     ...         return torch.ones(len(at), dtype=torch.float64)
     >>> found = Minimiser(Bowls(), torch.zeros(2, 2, dtype=torch.float64), tolerance=1e-9)
     >>> while found.n_at_work:
@@ -103,7 +104,7 @@ class Minimiser:
         up = slope >= 0
         direction = torch.where(up[:, None], -self._gradient, direction)
         slope = torch.where(up, -self._gradient.double().square().sum(dim=1), slope)
-        length = self._objective.reach(self._active, self._at, direction).to(direction.dtype)
+        length = self._objective.reach(self._active, self._at, direction, slope).to(direction.dtype)
         at, value, gradient = self._line_search(direction, slope, length)
         self._steps.append(at - self._at)
         self._changes.append(gradient - self._gradient)

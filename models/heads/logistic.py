@@ -386,14 +386,17 @@ class _Objective:
         which: torch.Tensor,
         at: Float[torch.Tensor, "a p"],
         direction: Float[torch.Tensor, "a p"],
+        slope: Float[torch.Tensor, " a"],
     ) -> torch.Tensor:
-        """Length of the step that is best on a sample of the rows, by Newton's method."""
+        """Length of the step that is best, by Newton's method.
+
+        The slope at its start is that of all rows; how it changes along the step is seen on a
+        sample of them.
+        """
         weight, bias = self.weights(which, at)
         ahead, bias_ahead = self.weights(which, direction)
-        here, there = self._scaled(which, at).double(), self._scaled(which, direction).double()
-        penalty = self._penalty[which] / self.n
-        slope_0 = penalty * (here * there).sum(dim=(1, 2))
-        curve_0 = penalty * there.square().sum(dim=(1, 2))
+        there = self._scaled(which, direction).double()
+        curve_0 = self._penalty[which] / self.n * there.square().sum(dim=(1, 2))
         sample = self._sampled(len(which))
         m = sum(len(rows) for rows, _ in sample)
         scores = [
@@ -401,18 +404,23 @@ class _Objective:
              torch.einsum("bd,adk->bak", rows, ahead) + bias_ahead, wanted)
             for rows, wanted in sample
         ]  # fmt: skip
-        length = torch.ones(len(which), dtype=torch.float64, device=at.device)
-        for _ in range(_NEWTON_STEPS):
-            falls, bends = slope_0 + length * curve_0, curve_0.clone()
-            for base, step, wanted in scores:
-                at_length = base + length.float()[None, :, None] * step
-                first, second = _derivatives(at_length, step, wanted)
-                falls, bends = falls + first / m, bends + second / m
-            change = falls / bends.clamp(min=1e-30)
+        length = torch.zeros(len(which), dtype=torch.float64, device=at.device)
+        at_start = torch.zeros_like(length)
+        for step in range(_NEWTON_STEPS + 1):
+            seen, bends = torch.zeros_like(length), curve_0.clone()
+            for base, ahead_scores, wanted in scores:
+                at_length = base + length.float()[None, :, None] * ahead_scores
+                first, second = _derivatives(at_length, ahead_scores, wanted)
+                seen, bends = seen + first / m, bends + second / m
+            if step == 0:
+                at_start = seen
+            falls = slope + seen - at_start + length * curve_0
             before = length
-            length = torch.maximum(torch.minimum(length - change, 4 * length), length / 4)
+            length = length - falls / bends.clamp(min=1e-30)
+            if step > 0:
+                length = torch.maximum(torch.minimum(length, 4 * before), before / 4)
             length = length.clamp(1e-4, 1e4)
-            if ((length - before).abs() <= 0.02 * before).all():
+            if step > 0 and ((length - before).abs() <= 0.02 * before).all():
                 break
         return length
 
@@ -438,24 +446,27 @@ class _Objective:
             self._sample = [wanted(X, y) for X, y in self._part.blocks(8192, limit)]
         return self._sample
 
-    def _targets(
-        self, draw: int
-    ) -> Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, Targets]]:
+    def _targets(self, draw: int) -> "_Learnt":
         """Return what makes of a block the rows that are learnt from: alike in every pass."""
-        options, number = self._options, 0
+        return _Learnt(self._options, self._row_weight, self._seed * 1_000_003 + draw)
 
-        def learnt(X: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, Targets]:
-            nonlocal number
-            weight = None if self._row_weight is None else self._row_weight[y]
-            wanted = Targets(y, weight=weight, smoothing=options.label_smoothing)
-            if not options.is_drawn:
-                return X, wanted
-            generator = torch.Generator(device=X.device)
-            generator.manual_seed((self._seed * 1_000_003 + draw) * 1_000_003 + number)
-            number += 1
-            return _drawn(X, wanted, options, generator)
 
-        return learnt
+class _Learnt:
+    """Turns the blocks of one pass, in order, into the rows and targets that are learnt from."""
+
+    def __init__(self, options: Options, row_weight: torch.Tensor | None, seed: int) -> None:
+        self._options, self._row_weight, self._seed = options, row_weight, seed
+        self._number = 0
+
+    def __call__(self, X: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, Targets]:
+        weight = None if self._row_weight is None else self._row_weight[y]
+        wanted = Targets(y, weight=weight, smoothing=self._options.label_smoothing)
+        if not self._options.is_drawn:
+            return X, wanted
+        generator = torch.Generator(device=X.device)
+        generator.manual_seed(self._seed * 1_000_003 + self._number)
+        self._number += 1
+        return _drawn(X, wanted, self._options, generator)
 
 
 def _drawn(

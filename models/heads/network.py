@@ -84,15 +84,21 @@ class NetworkHead:
 
 
 def _mlp(
-    arrays: Arrays, X: torch.Tensor, dropout: Callable[[torch.Tensor], torch.Tensor] | None = None
+    arrays: Arrays,
+    X: torch.Tensor,
+    dropout: float = 0.0,
+    generator: torch.Generator | None = None,
 ) -> torch.Tensor:
     hidden = torch.nn.functional.gelu(torch.addmm(arrays["first_bias"], X, arrays["first"]))
-    if dropout is not None:
-        hidden = dropout(hidden)
+    if dropout:
+        stays = torch.rand(hidden.shape, generator=generator, device=X.device) >= dropout
+        hidden = hidden * stays / (1 - dropout)
     return torch.addmm(arrays["bias"], X, arrays["skip"]) + hidden @ arrays["second"]
 
 
-def _cosine(arrays: Arrays, X: torch.Tensor, _dropout: object = None) -> torch.Tensor:
+def _cosine(
+    arrays: Arrays, X: torch.Tensor, _dropout: float = 0.0, _generator: object = None
+) -> torch.Tensor:
     rows = torch.nn.functional.normalize(X, dim=1, eps=1e-12)
     weight = torch.nn.functional.normalize(arrays["weight"], dim=0, eps=1e-12)
     return arrays["sharpness"] * (rows @ weight) + arrays["bias"]
@@ -234,13 +240,7 @@ class _Run:
 
     def _step(self, X: torch.Tensor, y: torch.Tensor, step: int, n_steps: int) -> float:
         generator = torch.Generator(device=X.device).manual_seed(self._task.seed * 7919 + step)
-
-        def dropped(hidden: torch.Tensor) -> torch.Tensor:
-            stays = torch.rand(hidden.shape, generator=generator, device=X.device)
-            kept: torch.Tensor = hidden * (stays >= self._dropout) / (1 - self._dropout)
-            return kept
-
-        scores = self._scores(self._arrays, X, dropped if self._dropout else None)
+        scores = self._scores(self._arrays, X, self._dropout, generator)
         loss = torch.nn.functional.cross_entropy(scores, y, label_smoothing=self._smoothing)
         slopes = torch.autograd.grad(loss, [self._arrays[name] for name in self._learnt])
         warm = min(1.0, (step + 1) / 100)

@@ -175,11 +175,7 @@ def choose(top1: Sequence[float], nll: Sequence[float], n: int) -> int:
     >>> choose([0.80, 0.81, 0.81], [0.9, 0.6, 0.6], n=1000)
     2
     """
-
-    def rank(i: int) -> tuple[float, float, int]:
-        return -top1[i], round(nll[i], 4), -i
-
-    best = min(range(len(top1)), key=rank)
+    best = min(range(len(top1)), key=lambda i: (-top1[i], round(nll[i], 4), -i))
     if n < HOLDOUT_FROM_ROWS:
         return best
     low, high = wilson(round(top1[best] * n), n, level=0.6827)

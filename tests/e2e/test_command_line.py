@@ -62,8 +62,8 @@ def test_ctrl_c_says_stopped_whenever_it_comes(after_s, toy_data, record_propert
 
 def test_ctrl_c_stops_a_training_and_nothing_is_left(toy_data, tmp_path):
     data = shutil.copytree(toy_data, tmp_path / "data")
-    grid = json.dumps({"C": [0.01 * 1.01**i for i in range(900)]})
-    line = [GAPSCOPE, "train", "toy", "--params", grid]
+    slow = json.dumps({"epochs": 1000, "hidden": 4096})
+    line = [GAPSCOPE, "train", "toy", "--head", "mlp", "--params", slow]
     with subprocess.Popen(line, env=environment(data), stderr=subprocess.PIPE) as process:
         said = b""
         while b"internal validation" not in said:

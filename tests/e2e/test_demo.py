@@ -20,6 +20,7 @@ from service.app import create_app
 from service.backbones import decoded
 from service.demo import demo_splits
 from service.errors import BackboneNotHere
+from service.looks import Look
 from service.settings import Settings
 
 
@@ -78,7 +79,7 @@ def test_the_table_in_the_readme_is_what_the_demo_shows(demo):
 def test_the_features_of_an_image_are_those_in_the_database(demo, backbone):
     analysis = Analysis(demo)
     card = analysis.results.card(f"{backbone}-logistic")
-    rows = analysis.database.test_rows(backbone, "unseen")
+    rows = analysis.database.test_rows(backbone, "unseen", look=Look(None, "evaluate"))
     for row in (0, 100, 500):
         content = (demo / "demo" / "images" / rows.paths[row]).read_bytes()
         found = analysis.backbones.features(decoded(content), backbone, card["train_sha256"])
@@ -91,7 +92,8 @@ def test_an_image_is_classified_as_the_rows_of_its_features_are(demo):
         analysis = client.app.state.analysis
         for backbone in ("pixels", "tf_efficientnet_lite0"):
             model = f"{backbone}-logistic"
-            stored = {r["path"]: r for r in analysis.results.predictions(model, "seen").to_pylist()}
+            said = analysis.results.predictions(model, "seen", look=Look(None, "evaluate"))
+            stored = {r["path"]: r for r in said.to_pylist()}
             for path in list(stored)[:20]:
                 answer = client.post(
                     f"/predict/image?model={model}",
@@ -170,7 +172,7 @@ def test_the_command_line_says_what_the_service_says(run, demo):
     assert "gap seen − unseen" in said
     assert json.loads(run("evaluate", "pixels-logistic", "--json"))["gap"]["top1"] == answer["gap"]
     said = run("train", "pixels", "--head", "ridge", "--params", '{"alpha": 10}', "--name", "r")
-    assert "r: {" in said
+    assert "r: ridge {" in said
     assert "5-fold" in said
     assert "splits" in run("evaluate", "r", "--json")
     assert Analysis(demo).gap("r").summary

@@ -247,7 +247,7 @@ def test_a_changed_or_added_part_is_loaded_beside_what_stays(data, folder, world
     np.testing.assert_array_equal(
         database.test_rows("tiny", "val", look=LOOK).features, world["val", "tiny"].features
     )
-    kept = (database.train_rows("toy")[0].features, world["train", "toy"].features)
+    kept = (database.train_rows("toy")[0].features[0:48], world["train", "toy"].features)
     np.testing.assert_array_equal(*(np.unique(rows, axis=0) for rows in kept))
     np.testing.assert_array_equal(
         database.test_rows("toy", "sketch", look=LOOK).features, world["val", "toy"].features

@@ -15,6 +15,7 @@ from models.backbones import network
 from service import backbones, cli
 from service.analysis import Analysis
 from service.app import create_app
+from service.looks import Look
 from service.settings import Settings
 from tests.e2e.test_extraction import MODEL, NAME, paint
 
@@ -59,7 +60,7 @@ def as_bytes(picture, form="PNG", **how):
 def test_the_features_are_those_that_were_extracted(world):
     """The load found the record beside the feature file."""
     analysis = Analysis(world / "data")
-    rows = analysis.database.test_rows(NAME, "val")
+    rows = analysis.database.test_rows(NAME, "val", look=Look(None, "evaluate"))
     sha = analysis.results.card("m")["train_sha256"]
     for row in (0, 10, 23):
         content = (world / rows.paths[row]).read_bytes()

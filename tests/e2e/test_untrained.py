@@ -21,6 +21,7 @@ from service import cli
 from service.analysis import Analysis
 from service.app import create_app
 from service.errors import DataChanged, TestWasTrained
+from service.looks import Look
 from service.settings import Settings
 from tests.world import Split, write_csv
 
@@ -201,7 +202,7 @@ def test_heads_that_cannot_be_one_are_refused(data, world, capsys):
     card = analysis.results.card("mean")
     card |= {"model": "bayes", "head": "sklearn:GaussianNB"}
     card["params"] = {"var_smoothing": 1e-9, "priors": None, "x": "text"}
-    analysis.results.save_model(card, head, rows.paths)
+    analysis.results.save_model(card, head, analysis.results.train_rows("mean"))
     # a head of scikit-learn, stored and read back, is a model like any other
     with client(data) as service:
         assert service.get("/gap/bayes").status_code == 200
@@ -221,7 +222,9 @@ def test_a_damaged_head_of_scikit_learn_is_named(data, world):
     fitted = fit_sklearn("GaussianNB", {}, rows.features, rows.labels.astype(np.int64), seed=0)
     head = sklearn_head(fitted, np.zeros(3), np.ones(3), np.arange(4), rows.features)
     analysis.results.save_model(
-        analysis.results.card("mean") | {"model": "bayes"}, head, rows.paths
+        analysis.results.card("mean") | {"model": "bayes"},
+        head,
+        analysis.results.train_rows("mean"),
     )
     from safetensors.numpy import load_file
     from safetensors.numpy import save_file as save
@@ -289,7 +292,10 @@ def test_the_three_gaps(data, tmp_path, capsys):
     differ = 0
     for split, n in (("val", 20), ("v2", 15)):
         native, mean = (
-            analysis.results.predictions(m, split).to_pandas().set_index("path").is_correct
+            analysis.results.predictions(m, split, look=Look(None, "evaluate"))
+            .to_pandas()
+            .set_index("path")
+            .is_correct
             for m in ("native", "mean")
         )
         b, c = int((native & ~mean).sum()), int((~native & mean).sum())
