@@ -1,6 +1,7 @@
 """Documentation is tested: what exists is named, what is named exists."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ def test_every_command_in_the_readme_parses():
     lines = re.findall(r"^gapscope (.+?)(?:\s{2,}#.*)?$", README, re.MULTILINE)
     assert len(lines) >= 6
     for line in lines:
-        arguments, rest = cli._parser().parse_known_args(line.split())
+        arguments, rest = cli._parser().parse_known_args(shlex.split(line))
         assert not rest or arguments.command is cli._sql, line
 
 
