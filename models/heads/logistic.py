@@ -121,7 +121,7 @@ def fit(
     iterations
         For each value, the steps to take, found on a monitored fit; None: to the minimum.
     low_precision
-        Whether the first steps use bfloat16.
+        Whether the first steps use bfloat16; the last one is always float32's.
     checkpoint, key
         Where the state is kept every few seconds, and under what name.
     """
@@ -182,7 +182,7 @@ class _Run:
             minimiser.advance()
             self._look(minimiser)
             self._stop_at_limits(minimiser)
-            if objective.low_precision and not minimiser.n_at_work:
+            if objective.low_precision and not (minimiser.n_at_work or self._stopped.all()):
                 minimiser = self._polished(minimiser)
             if time.monotonic() - kept_at >= _KEEP_EVERY_S:
                 self._checkpoint.put(self._key, self._state(minimiser))
@@ -242,11 +242,16 @@ class _Run:
         minimiser.rest(np.flatnonzero(self._stopped).tolist())
 
     def _stop_at_limits(self, minimiser: Minimiser) -> None:
-        if self._limits is not None:
-            over = [i for i, n in enumerate(self._limits) if n is not None]
-            over = [i for i in over if minimiser.iteration >= (self._limits[i] or 0)]
-            self._stopped[over] = True
-            minimiser.rest(over)
+        """Stop what has taken its steps; bfloat16 leaves the last one to float32.
+
+        Not a single one: its gradient comes from sums over classes, whatever the precision.
+        """
+        if self._limits is None:
+            return
+        t, low = minimiser.iteration, self._objective.low_precision
+        limits = {i: n for i, n in enumerate(self._limits) if n is not None}
+        self._stopped[[i for i, n in limits.items() if t >= n]] = True
+        minimiser.rest([i for i, n in limits.items() if t >= (n - 1 if low and n > 1 else n)])
 
     def _state(self, minimiser: Minimiser) -> dict[str, np.ndarray]:
         mine = {

@@ -75,22 +75,26 @@ def slope(
     total = torch.zeros(h * k, d, device=device)
     bias_total = torch.zeros(h * k, device=device)
     low = flat.bfloat16() if low_precision else None
-    room = torch.empty(0, device=device)
+    room = low_rows = low_scores = torch.empty(0, device=device)
     for X, y in blocks:
         rows, wanted = targets(X, y)
-        if room.shape[0] < len(rows):
-            room = torch.empty(len(rows), h * k, device=device)
-        scores = room[: len(rows)]
+        n = len(rows)
+        if room.shape[0] < n:  # once: fresh memory for each block costs as much as the softmax
+            room = torch.empty(n, h * k, device=device)
+            if low is not None:
+                low_rows = torch.empty(n, d, device=device, dtype=torch.bfloat16)
+                low_scores = torch.empty(n, h * k, device=device, dtype=torch.bfloat16)
+        scores = room[:n]
         if low is None:
             torch.addmm(flat_bias, rows, flat, out=scores)
         else:
-            rows = rows.bfloat16()
-            torch.add(rows @ low, flat_bias, out=scores)
+            rows = low_rows[:n].copy_(rows)
+            torch.add(torch.mm(rows, low, out=low_scores[:n]), flat_bias, out=scores)
         loss += to_residual(scores.view(-1, h, k), wanted)
         if low is None:
             total.addmm_(scores.T, rows)
         else:
-            total.add_(scores.bfloat16().T @ rows)
+            total.add_(low_scores[:n].copy_(scores).T @ rows)
         bias_total.add_(scores.sum(dim=0))
         tick(len(y))
     return Slope(loss, total.view(h, k, d), bias_total.view(h, k))
@@ -99,15 +103,17 @@ def slope(
 def to_residual(scores: Float[torch.Tensor, "b h k"], wanted: Targets) -> torch.Tensor:
     """Turn scores, where they lie, into p − target, and return the loss of each problem [h]."""
     k = scores.shape[2]
-    lse = torch.logsumexp(scores, dim=2, keepdim=True)
-    losses = lse.squeeze(2).double()
     shares = _shares(wanted, scores)
+    losses = torch.zeros(scores.shape[:2], dtype=torch.float64, device=scores.device)
     for column, share in shares:
         place = column[:, None, None].expand(-1, scores.shape[1], 1)
-        losses = losses - share.double() * scores.gather(2, place).squeeze(2)
+        losses -= share.double() * scores.gather(2, place).squeeze(2)
     if wanted.smoothing:
-        losses = losses - wanted.smoothing * scores.mean(dim=2)
-    scores.sub_(lse).exp_()
+        losses -= wanted.smoothing * scores.mean(dim=2)
+    # one fused pass; the largest probability, at least 1/k, gives back log Σ exp to the last digit
+    largest = scores.amax(dim=2)
+    torch.softmax(scores, dim=2, out=scores)
+    losses += largest.double() - scores.amax(dim=2).double().log()
     for column, share in shares:
         place = column[:, None, None].expand(-1, scores.shape[1], 1)
         value = (-share)[:, :, None].expand(-1, scores.shape[1], 1)
