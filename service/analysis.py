@@ -43,7 +43,7 @@ from service.schemas import (
     gap_out,
 )
 from service.settings import Settings
-from service.terminal import Progress
+from service.terminal import Progress, part_of
 from service.untrained import interpolate
 
 _ANSWERS_KEPT = 32
@@ -461,7 +461,7 @@ class Analysis:
     ) -> GapOut:
         model, backbone = card["model"], card["backbone"]
         tests = self.database.test_splits(backbone, splits_imported(card))
-        records = self._scored(card, tests, _part_of(progress, 0.0, 0.3))
+        records = self._scored(card, tests, part_of(progress, 0.0, 0.3))
         accuracy = {split: scores_out(records, split).top1 for split in (reference, target)}
         if backbone is None:
             return gap_out(
@@ -469,7 +469,7 @@ class Analysis:
                     stored_answers(self.results, model, reference),
                     stored_answers(self.results, model, target),
                     seed=SEED,
-                    progress=_part_of(progress, 0.3, 1.0),
+                    progress=part_of(progress, 0.3, 1.0),
                 ),
                 model=model,
                 backbone=None,
@@ -487,7 +487,7 @@ class Analysis:
             train_sd=train_sd,
             head_weights=_weights_in_sd(head, train_sd),
             seed=SEED,
-            progress=_part_of(progress, 0.4, 0.9),
+            progress=part_of(progress, 0.4, 0.9),
         )
         progress(0.9, "comparing the classes' features")
         shift = self.database.rows(
@@ -541,12 +541,3 @@ def resources_of(settings: Settings) -> heads.Resources:
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = machine // 2 if memory_gb is None else int(memory_gb * 1e9)
     return heads.Resources(memory_limit=limit, spool=settings.data, device=settings.device)
-
-
-def _part_of(progress: Progress, start: float, stop: float) -> Progress:
-    """Progress of a part that takes from `start` to `stop` of the whole."""
-
-    def report_part(share: float, message: str) -> None:
-        progress(start + share * (stop - start), message)
-
-    return report_part

@@ -18,6 +18,8 @@ from etl.errors import DiskFull
 from service import charts, page, trainings
 from service.analysis import Analysis
 from service.arrow_predictions import ARROW
+from service.gap import PARTS
+from service.gap_routes import part_answer
 from service.jobs import OVER, Job, Jobs, Worker
 from service.looks import Looks, look_as
 from service.schemas import (
@@ -126,7 +128,7 @@ def resume_job(job: str, request: Request, response: Response) -> JobOut:
     analysis, jobs = _analysis(request), _jobs(request)
     with request.app.state.naming:  # as above
         found = jobs.get(job)
-        if found.state in OVER:
+        if found.state in OVER and "explain" not in found.request:
             analysis.free_name("", "", jobs.open_models(), found.model)
         found = jobs.resume(job)
     response.headers["Location"] = f"/jobs/{job}"
@@ -243,7 +245,11 @@ def chart(
     format: _Format = "json",  # noqa: A002
 ) -> Response:
     """Draw the same numbers as a Vega-Lite spec, a page, an SVG or a PNG."""
-    spec = charts.spec(_analysis(request).gap(model, reference, target), name)
+    part = next((part for part in PARTS.values() if name in part.charts), None)
+    if part is None:
+        spec = charts.spec(_analysis(request).gap(model, reference, target), name)
+    else:
+        spec = part.charts[name](part_answer(request, model, reference, target, part.name))
     return _drawn(spec, format)
 
 

@@ -23,7 +23,8 @@ from models.errors import ModelError
 from service.analysis import Analysis
 from service.api import router
 from service.errors import InUse, ServiceError, status_of
-from service.jobs import Jobs, Worker
+from service.gap_routes import router as gap_router
+from service.jobs import EXPLAIN, Jobs, Worker, explain_on
 from service.looks import Looks
 from service.schemas import Problem
 from service.settings import Settings
@@ -54,10 +55,15 @@ def create_app(settings: Settings, *, with_worker: bool = True) -> FastAPI:
             app.state.analysis.checkpoints.sweep()
             if with_worker:
                 app.state.worker = Worker(settings.data, settings.threads)
+                app.state.explainer = Worker(
+                    settings.data, settings.threads, explain_on, lane=EXPLAIN
+                )
                 app.state.worker.start()
+                app.state.explainer.start()
             yield
-            if app.state.worker is not None:
-                app.state.worker.stop()
+            for worker in (app.state.worker, app.state.explainer):
+                if worker is not None:
+                    worker.stop()
 
     app: FastAPI = FastAPIOffline(
         title="Gapscope",
@@ -68,10 +74,11 @@ def create_app(settings: Settings, *, with_worker: bool = True) -> FastAPI:
     app.state.analysis = Analysis(settings.data)
     app.state.jobs = Jobs(settings.data)
     app.state.looks = Looks(settings.data)
-    app.state.worker = None
+    app.state.worker = app.state.explainer = None
     app.state.naming = threading.Lock()
     app.add_middleware(GZipMiddleware, minimum_size=10_000)
     app.add_middleware(_BodyLimit)
+    app.include_router(gap_router)
     app.include_router(router)
     for root in (ServiceError, LoadRefused, ModelError):
         app.add_exception_handler(root, _refusal)

@@ -7,7 +7,7 @@ readers and legible on light and dark ground.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import altair as alt
@@ -344,6 +344,179 @@ def spec(answer: GapOut, name: str) -> dict[str, Any]:
             f"Its charts: {', '.join(drawable(answer))}."
         )
     made: dict[str, Any] = CHARTS[name](answer).to_dict()
+    return made
+
+
+def forest(
+    rows: list[dict[str, Any]],
+    *,
+    title: str,
+    x_title: str,
+    tick: str | None = None,
+    also: float | None = None,
+    as_percent: bool = True,
+    tooltip: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Estimates with their intervals, one line each, in the order of the rows.
+
+    Parameters
+    ----------
+    rows
+        Each has `name`, `estimate`, `low`, `high`; those without an estimate are named, not drawn.
+    tick
+        A further field, drawn as a tick.
+    also
+        Where a dashed line stands, beside the one at 0.
+    tooltip
+        Further fields to show.
+    """
+    shown = rows[:_CLASSES_MAX]
+    number = ".1%" if as_percent else ".3f"
+    axis = alt.Axis(format="%" if as_percent else "")
+    base = alt.Chart(alt.InlineData(values=shown)).encode(
+        y=alt.Y("name:N", title=None, sort=[str(row["name"]) for row in shown]),
+        tooltip=[
+            alt.Tooltip("name:N", title="what"),
+            alt.Tooltip("estimate:Q", format=number),
+            alt.Tooltip("low:Q", title="95 % from", format=number),
+            alt.Tooltip("high:Q", title="to", format=number),
+            *([alt.Tooltip(f"{tick}:Q", format=number)] if tick else []),
+            *(alt.Tooltip(f"{name}:N") for name in tooltip),
+        ],
+    )
+    rule = base.mark_rule(strokeWidth=2, color=BLUE).encode(
+        x=alt.X("low:Q", title=x_title, axis=axis), x2="high:Q"
+    )
+    dot = base.mark_point(filled=True, size=70, color=BLUE, opacity=1).encode(x="estimate:Q")
+    layers = _line_at(0.0) + rule
+    if tick is not None:
+        layers += base.mark_tick(color=ORANGE, thickness=3, size=14).encode(x=f"{tick}:Q")
+    if also is not None:
+        layers += _line_at(also, [4, 3])
+    return _spec(_titled(layers + dot, title, height=alt.Step(20)))
+
+
+def scatter(
+    rows: list[dict[str, Any]],
+    *,
+    x: str,
+    y: str,
+    title: str,
+    x_title: str,
+    y_title: str,
+    mark: str | None = None,
+    diagonal: bool = False,
+    x_format: str = "",
+    y_format: str = "",
+    tooltip: Sequence[str] = ("name",),
+) -> dict[str, Any]:
+    """One point a row.
+
+    Parameters
+    ----------
+    x, y
+        Fields that are numbers; rows without either are not drawn.
+    mark
+        A field that is true for the points to stand out, in vermilion.
+    diagonal
+        Whether a line shows where both are the same.
+    tooltip
+        Further fields to show.
+    """
+    colour = (
+        alt.Color(
+            f"{mark}:N",
+            title=mark.replace("_", " "),
+            scale=alt.Scale(domain=[False, True], range=[BLUE, ORANGE]),
+            legend=alt.Legend(orient="bottom"),
+        )
+        if mark
+        else alt.value(BLUE)
+    )
+    zero = alt.Scale(zero=False, nice=True)
+    points: Any = (
+        alt.Chart(alt.InlineData(values=rows))
+        .mark_point(filled=True, size=40, opacity=0.7)
+        .encode(
+            x=alt.X(f"{x}:Q", title=x_title, axis=alt.Axis(format=x_format), scale=zero),
+            y=alt.Y(f"{y}:Q", title=y_title, axis=alt.Axis(format=y_format), scale=zero),
+            color=colour,
+            tooltip=[
+                *(alt.Tooltip(f"{name}:N") for name in tooltip),
+                alt.Tooltip(f"{x}:Q", title=x_title, format=x_format or ".3f"),
+                alt.Tooltip(f"{y}:Q", title=y_title, format=y_format or ".3f"),
+            ],
+        )
+    )
+    if diagonal:
+        values = [row[name] for row in rows for name in (x, y) if row[name] is not None]
+        ends = [{x: at, y: at} for at in (min(values, default=0.0), max(values, default=1.0))]
+        line = (
+            alt.Chart(alt.InlineData(values=ends))
+            .mark_line(color=GREY, strokeDash=[4, 3])
+            .encode(x=f"{x}:Q", y=f"{y}:Q")
+        )
+        points = line + points
+    return _spec(_titled(points, title, height=360))
+
+
+def lines(
+    rows: list[dict[str, Any]],
+    *,
+    x: str,
+    y: str,
+    series: str,
+    domain: Sequence[str],
+    title: str,
+    x_title: str,
+    y_title: str,
+    x_format: str = "",
+    y_format: str = "",
+    diagonal: bool = False,
+    tooltip: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Points joined by a line, one line a series, with a rule from `low` to `high` where given.
+
+    Parameters
+    ----------
+    domain
+        The values of `series`: at most two, reference (blue) first.
+    diagonal
+        Whether a line shows where both axes are the same.
+    """
+    zero = alt.Scale(zero=False, nice=True)
+    base: Any = alt.Chart(alt.InlineData(values=rows)).encode(
+        x=alt.X(f"{x}:Q", title=x_title, axis=alt.Axis(format=x_format), scale=zero),
+        color=alt.Color(
+            f"{series}:N",
+            title=None,
+            scale=alt.Scale(domain=list(domain), range=[BLUE, ORANGE][: len(domain)]),
+            legend=alt.Legend(orient="bottom"),
+        ),
+        tooltip=[
+            alt.Tooltip(f"{series}:N"),
+            alt.Tooltip(f"{x}:Q", title=x_title, format=x_format or ".3f"),
+            alt.Tooltip(f"{y}:Q", title=y_title, format=y_format or ".3f"),
+            *(alt.Tooltip(f"{name}:N") for name in tooltip),
+        ],
+    )
+    high = alt.Y(f"{y}:Q", title=y_title, axis=alt.Axis(format=y_format), scale=zero)
+    layers = base.mark_line().encode(y=high) + base.mark_point(filled=True, size=50).encode(y=high)
+    if rows and "low" in rows[0]:
+        layers += base.mark_rule(strokeWidth=1.5).encode(y="low:Q", y2="high:Q")
+    if diagonal:
+        values = [row[x] for row in rows if row[x] is not None]
+        ends = [{x: at, y: at} for at in (min(values, default=0.0), max(values, default=1.0))]
+        layers += (
+            alt.Chart(alt.InlineData(values=ends))
+            .mark_line(color=GREY, strokeDash=[4, 3])
+            .encode(x=f"{x}:Q", y=f"{y}:Q")
+        )
+    return _spec(_titled(layers, title, height=320))
+
+
+def _spec(chart: alt.LayerChart) -> dict[str, Any]:
+    made: dict[str, Any] = chart.to_dict()
     return made
 
 

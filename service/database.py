@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from etl.annotations import cards, check_shape
 from etl.database import DATABASE, attach, quoted
+from etl.sidecar import ANNOTATIONS
 from etl.sources import gap_ends
 from models.heads import TrainRows
 from service.errors import NoDatabase, NotATest, NotFound
@@ -161,6 +162,12 @@ class Database:
             {**asdict(card), "covariates": [row for row in rows if row["source"] == card.source]}
             for card in cards(self._data)
         ]
+
+    def annotation_state(self) -> list[tuple[str, int, int]]:
+        """Return what tells the present annotations from all others: files, sizes, times."""
+        folder = self._data / ANNOTATIONS
+        found = [(file.name, file.stat()) for file in sorted(folder.glob("*.parquet"))]
+        return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in found]
 
     def splits_of(self, backbone: str | None, among: Collection[str] = ()) -> list[dict[str, Any]]:
         """Return the splits that have features of a backbone.

@@ -49,6 +49,12 @@ class BadSetting(ServiceError):
     code = "bad_setting"
 
 
+class NotReady(ServiceError):
+    """An answer whose job failed or was cancelled."""
+
+    code = "not_ready"
+
+
 class NothingToLoad(ServiceError):
     """A load without a file, folder or option."""
 
@@ -193,6 +199,7 @@ STATUS: dict[type[Exception], int] = {
     NotFound: 404,
     ModelExists: 409,
     DataChanged: 409,
+    NotReady: 409,
     TestWasTrained: 409,
     ImportedModel: 409,
     NoFeatures: 409,

@@ -29,6 +29,12 @@ from service.results import Results
 DATABASE = "jobs.sqlite"
 OPEN = ("queued", "running", "cancelling")
 OVER = ("interrupted", "failed", "cancelled")  # and not done: may be resumed
+# a training takes the machine for long: explanations have a queue and a worker of their own
+TRAIN, EXPLAIN = "train", "explain"
+_IN_LANE = {
+    TRAIN: "json_extract(request, '$.explain') is null",
+    EXPLAIN: "json_extract(request, '$.explain') is not null",
+}
 _POLL_S = 0.2
 _GRACE_S = 1.2  # for a cancelled job to come to its next progress call
 _SCHEMA = """
@@ -118,16 +124,26 @@ class Jobs:
         return self._select("order by created_at desc, rowid desc")
 
     def open_models(self) -> set[str]:
-        """Return the names of the models that queued and running jobs will make."""
-        return {job.model for job in self._select(f"where state in {OPEN}")}
+        """Return the names of the models that queued and running trainings will make."""
+        return {job.model for job in self._select(f"where state in {OPEN} and {_IN_LANE[TRAIN]}")}
 
-    def claim(self) -> Job | None:
-        """Take the oldest queued job, or None."""
+    def find_open(self, request: dict[str, Any]) -> Job | None:
+        """Return the queued or running job of this very request, or None."""
+        return next(
+            (j for j in self._select(f"where state in {OPEN}") if j.request == request), None
+        )
+
+    def has_queued(self, lane: str) -> bool:
+        """Whether a job of a lane waits for its turn."""
+        return bool(self._select(f"where state = 'queued' and {_IN_LANE[lane]}"))
+
+    def claim(self, lane: str = TRAIN) -> Job | None:
+        """Take the oldest queued job of a lane, or None."""
         with self._connect() as con:
             row = con.execute(
                 "update job set state = 'running', message = 'started' where job = ("
-                "select job from job where state = 'queued' order by created_at, rowid limit 1) "
-                "returning job"
+                f"select job from job where state = 'queued' and {_IN_LANE[lane]} "
+                "order by created_at, rowid limit 1) returning job"
             ).fetchone()
         return None if row is None else self.get(row[0])
 
@@ -202,7 +218,11 @@ class Jobs:
         return found
 
     def end_running(
-        self, made: Callable[[Job], bool] = lambda _job: False, *, killed: str | None = None
+        self,
+        made: Callable[[Job], bool] = lambda _job: False,
+        *,
+        lane: str = TRAIN,
+        killed: str | None = None,
     ) -> None:
         """End the jobs of a worker that is no more; called where no worker is alive.
 
@@ -214,32 +234,35 @@ class Jobs:
             The job that the worker was killed for. Any other had only just begun, and is queued
             again.
         """
-        for job in self._select("where state in ('running', 'cancelling')"):
+        mine = _IN_LANE[lane]
+        for job in self._select(f"where state in ('running', 'cancelling') and {mine}"):
             if made(job):
                 self.finish(job.job, "done", "done")
         with self._connect() as con:
             if killed is not None:
                 con.execute(
                     "update job set state = 'queued', progress = 0, "
-                    "message = 'waiting for its turn' where state = 'running' and job != ?",
+                    "message = 'waiting for its turn' "
+                    f"where state = 'running' and job != ? and {mine}",
                     (killed,),
                 )
             con.execute(
                 "update job set state = 'cancelled', message = 'cancelled', finished_at = ? "
-                "where state = 'cancelling'",
+                f"where state = 'cancelling' and {mine}",
                 (_now(),),
             )
             con.execute(
                 "update job set state = 'interrupted', finished_at = ?, "
                 "message = 'the worker stopped before the job was done', "
                 "error = 'The worker or the service stopped. Go on: POST /jobs/' || job || "
-                "'/resume; the same seed gives the same model.' where state = 'running'",
+                "'/resume; the same request gives the same answer.' "
+                f"where state = 'running' and {mine}",
                 (_now(),),
             )
 
-    def cancelling(self) -> set[str]:
-        """Return the jobs that were asked to stop and have not yet."""
-        return {job.job for job in self._select("where state = 'cancelling'")}
+    def cancelling(self, lane: str = TRAIN) -> set[str]:
+        """Return the jobs of a lane that were asked to stop and have not yet."""
+        return {job.job for job in self._select(f"where state = 'cancelling' and {_IN_LANE[lane]}")}
 
     def _select(self, where: str, *params: str) -> list[Job]:
         columns = ", ".join(Job.__dataclass_fields__)
@@ -257,8 +280,10 @@ class Jobs:
             con.close()
 
 
-def work_one(jobs: Jobs, run: Run, expected: tuple[type[Exception], ...]) -> bool:
-    """Do the oldest queued job; False where there is none.
+def work_one(
+    jobs: Jobs, run: Run, expected: tuple[type[Exception], ...], lane: str = TRAIN
+) -> bool:
+    """Do the oldest queued job of a lane; False where there is none.
 
     Parameters
     ----------
@@ -267,7 +292,7 @@ def work_one(jobs: Jobs, run: Run, expected: tuple[type[Exception], ...]) -> boo
     expected
         Errors that speak for themselves; any other is a fault, named with its type.
     """
-    job = jobs.claim()
+    job = jobs.claim(lane)
     if job is None:
         return False
     last = 0.0
@@ -298,8 +323,8 @@ def work_one(jobs: Jobs, run: Run, expected: tuple[type[Exception], ...]) -> boo
     return True
 
 
-def work_on(data: Path, n_threads: int | None, parent: int) -> None:
-    """Work until the parent process is no more: the main function of the worker process."""
+def work_on(data: Path, n_threads: int | None, parent: int, lane: str = TRAIN) -> None:
+    """Work until the parent process is no more: the main function of a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the service, which ends this one
     import torch
 
@@ -307,6 +332,7 @@ def work_on(data: Path, n_threads: int | None, parent: int) -> None:
     from models.errors import ModelError
     from service.analysis import Analysis, resources_of
     from service.errors import ServiceError
+    from service.gap.explaining import Question
     from service.settings import read_settings
 
     if n_threads:
@@ -321,12 +347,21 @@ def work_on(data: Path, n_threads: int | None, parent: int) -> None:
                 raise SystemExit
             progress(share, message)
 
-        analysis.train(**request, progress=while_parent_lives, note=notes.append)
+        if lane == EXPLAIN:
+            question = Question(analysis, **request["explain"])
+            question.compute(progress=while_parent_lives)
+        else:
+            analysis.train(**request, progress=while_parent_lives, note=notes.append)
         return "; ".join(notes)
 
     while os.getppid() == parent:
-        if not work_one(jobs, run, (LoadRefused, ModelError, ServiceError)):
+        if not work_one(jobs, run, (LoadRefused, ModelError, ServiceError), lane):
             time.sleep(_POLL_S)
+
+
+def explain_on(data: Path, n_threads: int | None, parent: int) -> None:
+    """Compute explanations until the parent process is no more."""
+    work_on(data, n_threads, parent, EXPLAIN)
 
 
 Main = Callable[[Path, int | None, int], None]
@@ -341,10 +376,14 @@ class Worker:
         The data folder, and how many cores to use.
     main
         What the process runs: called with these two and the id of this process.
+    lane
+        Whose jobs it does. The process for explanations starts with the first of them.
     """
 
-    def __init__(self, data: Path, n_threads: int | None, main: Main = work_on) -> None:
-        self._data, self._n_threads, self._main = data, n_threads, main
+    def __init__(
+        self, data: Path, n_threads: int | None, main: Main = work_on, *, lane: str = TRAIN
+    ) -> None:
+        self._data, self._n_threads, self._main, self._lane = data, n_threads, main, lane
         self._jobs, self._results = Jobs(data), Results(data)
         self._stop = threading.Event()
         self._process: Any = None
@@ -354,13 +393,16 @@ class Worker:
     def start(self) -> None:
         """Start it; jobs that ran when the last worker died are interrupted first."""
         self._bury()
-        self._spawn()
+        if self._lane == TRAIN:
+            self._spawn()
         self._watch.start()
 
     def stop(self) -> None:
         """Stop it; a job under way becomes interrupted."""
         self._stop.set()
         self._watch.join()
+        if self._process is None:
+            return
         self._process.terminate()
         self._process.join(10)
         if self._process.is_alive():
@@ -383,6 +425,10 @@ class Worker:
 
     def _keep_alive(self) -> None:
         while not self._stop.wait(_POLL_S):
+            if self._process is None:
+                if self._jobs.has_queued(self._lane):
+                    self._spawn()
+                continue
             late = self._late()
             if late is not None and self._process.is_alive():
                 self._process.kill()
@@ -394,17 +440,17 @@ class Worker:
     def _late(self) -> str | None:
         """Return a job that was asked to stop longer ago than a progress call should take."""
         now = time.monotonic()
-        self._asked = {job: self._asked.get(job, now) for job in self._jobs.cancelling()}
+        self._asked = {job: self._asked.get(job, now) for job in self._jobs.cancelling(self._lane)}
         return next((job for job, asked in self._asked.items() if now - asked > _GRACE_S), None)
 
     def _bury(self, killed: str | None = None) -> None:
         """Settle what a worker that is no more was at, and sweep what it left half written."""
-        self._jobs.end_running(self._made, killed=killed)
+        self._jobs.end_running(self._made, lane=self._lane, killed=killed)
         self._results.sweep()
 
     def _made(self, job: Job) -> bool:
         """Whether a job had stored its model when its worker ended, though it could not say so."""
-        if not self._results.has(job.model):
+        if self._lane == EXPLAIN or not self._results.has(job.model):
             return False
         card = self._results.card(job.model)
         asked = {name: job.request.get(name) for name in ("backbone", "head", "seed")}

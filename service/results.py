@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pandas.util import hash_array
 from safetensors import SafetensorError, safe_open
@@ -299,6 +300,23 @@ class Results:
         found = pq.read_table(file, filters=[("split", "=", split)])
         Looks(self._data).record(look, split, len(found))
         return found
+
+    def answers_of(self, model: str, split: str, paths: pa.Array) -> np.ndarray | None:
+        """Return the class that a model predicts for each path, int64 [n]; no label is read.
+
+        None where it has not scored all of them.
+        """
+        file = self._folder / model / "predictions.parquet"
+        if not file.is_file():
+            return None
+        found = pq.read_table(
+            file, filters=[("split", "=", split)], columns=["path", "predicted_class_id"]
+        )
+        place = pc.index_in(paths, found["path"].combine_chunks())
+        if len(found) == 0 or place.null_count:
+            return None
+        predicted = found["predicted_class_id"].to_numpy().astype(np.int64)
+        return np.asarray(predicted[place.to_numpy()])
 
     def save_evaluation(
         self, model: str, records: list[dict[str, Any]], predictions: pa.Table

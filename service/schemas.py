@@ -512,6 +512,16 @@ class GapOut(Answer):
     )
 
 
+class PartOut(Answer):
+    """Base of the parts of an answer to "why this gap"."""
+
+    model: str
+    reference: str
+    target: str
+    summary: list[str] = Field(description="What the numbers say, in sentences.")
+    seconds_s: float | None = Field(None, description="What it took to compute.")
+
+
 class PairOut(Answer):
     """A test row beside the train row that is, or may be, a copy of it."""
 

@@ -19,3 +19,12 @@ def progress_bar(title: str) -> Iterator[Progress]:
             bar.update(round(100 * share) - bar.n)
 
         yield progress
+
+
+def part_of(progress: Progress, start: float, stop: float, prefix: str = "") -> Progress:
+    """Progress of a part that takes from `start` to `stop` of the whole."""
+
+    def report_part(share: float, message: str) -> None:
+        progress(start + share * (stop - start), prefix + message)
+
+    return report_part

@@ -110,7 +110,7 @@ def test_jobs_of_a_dead_worker_are_interrupted(jobs):
     jobs.end_running()
     states = [jobs.get(job.job).state for job in (running, cancelling, queued)]
     assert states == ["interrupted", "cancelled", "queued"]
-    assert "same seed" in jobs.get(running.job).error
+    assert "same request" in jobs.get(running.job).error
     assert f"POST /jobs/{running.job}/resume" in jobs.get(running.job).error
     before = jobs.all()
     jobs.end_running()

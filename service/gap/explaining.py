@@ -1,0 +1,110 @@
+"""Answers to "why this gap", computed part by part, kept, and found again."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from service.errors import NotFound
+from service.evaluations import SEED
+from service.gap import PARTS
+from service.gap.inputs import Inputs
+from service.gap.store import Store, key_of
+from service.importing import splits_imported
+from service.schemas import PartOut
+from service.terminal import Progress, part_of
+
+if TYPE_CHECKING:
+    from service.analysis import Analysis
+
+
+class Question:
+    """One model, a reference and a target, in the present state of the data."""
+
+    def __init__(
+        self, analysis: "Analysis", model: str, reference: str | None, target: str | None
+    ) -> None:
+        """Find both ends and the key under which answers are kept.
+
+        Raises
+        ------
+        NotFound, NotATest
+        """
+        self._analysis = analysis
+        self.card = analysis.results.card(model)
+        among = splits_imported(self.card)
+        self.reference, self.target = analysis.database.gap_ends(
+            self.card["backbone"], reference, target, among
+        )
+        self._store = Store(analysis.data)
+        self.key = key_of(self.reference, self.target, self._state())
+
+    def _state(self) -> dict[str, Any]:
+        """All that an answer may depend on."""
+        database = self._analysis.database
+        ends = (self.reference, self.target)
+        digests = (
+            database.digests(self.card["backbone"])
+            if self.card["backbone"] is not None
+            else {s: self.card["imported"]["splits"].get(s) for s in ends}
+        )
+        return {
+            "created_at": self.card["created_at"],
+            "digests": digests,
+            "annotations": database.annotation_state(),
+            "others": sorted(
+                (card["model"], card["created_at"]) for card in self._analysis.results.models()
+            ),
+            "seed": SEED,
+        }
+
+    def stored(self, part: str) -> bytes | None:
+        """JSON of one part where it was computed in this state of the data, else None.
+
+        Raises
+        ------
+        NotFound
+            There is no such part.
+        """
+        if part not in PARTS:
+            raise NotFound(f"wanted a part of a gap ({', '.join(PARTS)}), got {part!r}.")
+        return self._store.read(self.card["model"], self.key, part)
+
+    def answer(self, part: str) -> PartOut | None:
+        """Return one part where it was computed, else None."""
+        found = self.stored(part)
+        return None if found is None else PARTS[part].answer.model_validate_json(found)
+
+    def compute(
+        self,
+        first: str | None = None,
+        *,
+        only: str | None = None,
+        progress: Progress = lambda _share, _message: None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        """Compute and keep every part that is not there yet, `first` before all others.
+
+        Raises
+        ------
+        NotFound, NotATest, DataChanged, models.errors.ModelError
+        """
+        analysis, model = self._analysis, self.card["model"]
+        names = [only] if only is not None else sorted(PARTS, key=lambda name: name != first)
+        wanted = [name for name in names if self.stored(name) is None]
+        if not wanted:
+            return
+        analysis.evaluate(model, progress=part_of(progress, 0.0, 0.1))
+        self._store.sweep(model, {self.key, *self._of_other_pairs()})
+        inputs = Inputs(analysis.database, analysis.results, self.card, self.reference, self.target)
+        for i, name in enumerate(wanted):
+            steps = (0.1 + 0.9 * i / len(wanted), 0.1 + 0.9 * (i + 1) / len(wanted))
+            began = now()
+            found = PARTS[name].compute(inputs, part_of(progress, *steps, prefix=f"{name}: "))
+            seconds = round((now() - began).total_seconds(), 3)
+            found = found.model_copy(update={"seconds_s": seconds})
+            self._store.write(model, self.key, name, found.model_dump_json().encode())
+
+    def _of_other_pairs(self) -> set[str]:
+        """Keys of questions with other ends, whatever their state."""
+        mine = f"{self.reference}.{self.target}."
+        return {key for key in self._store.keys(self.card["model"]) if not key.startswith(mine)}

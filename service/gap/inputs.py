@@ -1,0 +1,254 @@
+"""What the explainers of one gap read: each thing once, and only if one of them asks for it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import pyarrow as pa
+
+from etl.measuring import SOURCE as IMAGE_STATISTICS
+from models import heads
+from models.gap.covariates import Covariates, covariates_of
+from service.database import Database, place_of
+from service.looks import Look
+from service.results import Results
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+@dataclass(frozen=True)
+class Sides(Generic[T]):
+    """The same thing of reference and target."""
+
+    reference: T
+    target: T
+
+    def map(self, change: Callable[[T], U]) -> "Sides[U]":
+        """Do the same to both."""
+        return Sides(change(self.reference), change(self.target))
+
+    @property
+    def pair(self) -> tuple[T, T]:
+        """Reference, target."""
+        return self.reference, self.target
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """What a source says of the images of both splits.
+
+    Attributes
+    ----------
+    name : of the covariate; with its source where two sources use the same name
+    source : under which it was attached
+    values : float64 [n] each; NaN where unknown; a text's number among `categories`
+    categories : the texts; None for numbers
+    """
+
+    name: str
+    source: str
+    values: Sides[np.ndarray]
+    categories: list[str] | None
+
+    @property
+    def on_both(self) -> bool:
+        """Whether any image of each split has a value."""
+        return all(bool(np.isfinite(values).any()) for values in self.values.pair)
+
+
+class Inputs:
+    """One model, a reference and a target, and all that is stored about them.
+
+    Arrays of images are in the order of the stored predictions, float32 features alike.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        results: Results,
+        card: Mapping[str, Any],
+        reference: str,
+        target: str,
+    ) -> None:
+        self.database, self.results, self.card = database, results, card
+        self.model, self.backbone = card["model"], card["backbone"]
+        self.reference, self.target = reference, target
+
+    @property
+    def splits(self) -> Sides[str]:
+        """Names of the two splits."""
+        return Sides(self.reference, self.target)
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Names that estimates give to the two sets."""
+        return {"reference": self.reference, "target": self.target}
+
+    @cached_property
+    def answers(self) -> Sides[pa.Table]:
+        """Stored predictions with labels; the look is logged."""
+        look = Look(self.model, "gap")
+        return self.splits.map(lambda split: self.results.predictions(self.model, split, look=look))
+
+    @cached_property
+    def paths(self) -> Sides[pa.Array]:
+        """Path of each image."""
+        return self.answers.map(lambda table: table["path"].combine_chunks())
+
+    @cached_property
+    def labels(self) -> Sides[np.ndarray]:
+        """Class ids, int64 [n]."""
+        return self._column("class_id", np.int64)
+
+    @cached_property
+    def predicted(self) -> Sides[np.ndarray]:
+        """Predicted class ids, int64 [n]."""
+        return self._column("predicted_class_id", np.int64)
+
+    @cached_property
+    def correct(self) -> Sides[np.ndarray]:
+        """Whether the model is right, bool [n]."""
+        return self._column("is_correct", bool)
+
+    @cached_property
+    def confidence(self) -> Sides[np.ndarray] | None:
+        """Probability of the predicted class, float64 [n]; None for imports without it."""
+        found = self._column("confidence", float)
+        return found if all(np.isfinite(values).all() for values in found.pair) else None
+
+    def _column(self, name: str, dtype: Any) -> Sides[np.ndarray]:
+        return self.answers.map(
+            lambda table: table[name].to_numpy(zero_copy_only=False).astype(dtype)
+        )
+
+    @cached_property
+    def features(self) -> Sides[np.ndarray] | None:
+        """Features, float32 [n, d]; None for an imported model."""
+        if self.backbone is None:
+            return None
+
+        def read(split: str, paths: pa.Array) -> np.ndarray:
+            there, features = self.database.unlabelled_rows(self.backbone, split)
+            place = place_of(paths, pa.chunked_array([pa.array(there, pa.string())])).to_numpy()
+            in_order = np.array_equal(place, np.arange(len(place)))
+            return features if in_order else features[place]
+
+        return Sides(
+            read(self.reference, self.paths.reference), read(self.target, self.paths.target)
+        )
+
+    @cached_property
+    def head(self) -> heads.Head | None:
+        """The model's head; None for an imported model."""
+        return None if self.backbone is None else self.results.head(self.model)
+
+    @cached_property
+    def scores(self) -> Sides[np.ndarray] | None:
+        """Scores (logits) of the head, float32 [n, k]; None for an imported model."""
+        head, features = self.head, self.features
+        if head is None or features is None:
+            return None
+        return features.map(lambda rows: heads.scores(head, rows))
+
+    @cached_property
+    def covariates(self) -> Sides[Covariates] | None:
+        """Difficulty that the model sees without labels; None without features."""
+        scores, features = self.scores, self.features
+        if scores is None or features is None:
+            return None
+        mean, sd = self.train_mean, self.train_sd
+        return Sides(
+            covariates_of(scores.reference, features.reference, train_mean=mean, train_sd=sd),
+            covariates_of(scores.target, features.target, train_mean=mean, train_sd=sd),
+        )
+
+    @cached_property
+    def train_sd(self) -> np.ndarray:
+        """Standard deviation of each feature over the train rows, float64 [d]."""
+        return self.database.train_sd(self.backbone)
+
+    @cached_property
+    def train_mean(self) -> np.ndarray:
+        """Mean of each feature over the train rows, float64 [d]."""
+        return self.database.train_mean(self.backbone)
+
+    @cached_property
+    def class_names(self) -> dict[int, str]:
+        """Name of each class; those without a name have their number."""
+        ids = np.union1d(*self.labels.pair).tolist()
+        known = self.database.class_names()
+        return {c: known.get(c, str(c)) for c in ids} | known
+
+    @cached_property
+    def feature_names(self) -> list[str]:
+        """Names of the features in the order of the vectors."""
+        return [] if self.backbone is None else self.database.feature_names(self.backbone)
+
+    @cached_property
+    def annotations(self) -> list[Annotation]:
+        """What is attached to the images of either split, in order of source and name."""
+        found = self.database.rows(
+            """select source, name, list(distinct category order by category)
+                filter (category is not null) as categories
+            from annotation where split in (?, ?) group by source, name order by source, name""",
+            [self.reference, self.target],
+        )
+        names = [row["name"] for row in found]
+        return [
+            Annotation(
+                row["name"] if names.count(row["name"]) == 1 else f"{row['source']}.{row['name']}",
+                row["source"],
+                self._values(row["source"], row["name"], row["categories"]),
+                row["categories"] or None,
+            )
+            for row in found
+        ]
+
+    def _values(self, source: str, name: str, categories: list[str] | None) -> Sides[np.ndarray]:
+        def read(split: str, paths: pa.Array) -> np.ndarray:
+            with self.database.connect() as con:
+                table = con.execute(
+                    "select path, value, category from annotation "
+                    "where source = ? and name = ? and split = ?",
+                    [source, name, split],
+                ).to_arrow_table()
+            if categories:
+                codes = pa.compute.index_in(table["category"], pa.array(categories))
+                values = codes.cast(pa.float64()).to_numpy()
+            else:
+                values = table["value"].to_numpy()
+            place = place_of(table["path"].combine_chunks(), pa.chunked_array([paths]))
+            there = place.is_valid().to_numpy(zero_copy_only=False)
+            of_image = np.full(len(paths), np.nan)
+            of_image[place.drop_null().to_numpy()] = values[there]
+            return of_image
+
+        return Sides(
+            read(self.reference, self.paths.reference), read(self.target, self.paths.target)
+        )
+
+    def is_image_statistic(self, annotation: Annotation) -> bool:
+        """Whether it was measured on the image file."""
+        return annotation.source == IMAGE_STATISTICS
+
+    @cached_property
+    def other_answers(self) -> dict[str, Sides[np.ndarray]]:
+        """Class that each other model predicts for the same images, where it has all of them.
+
+        Labels take no part, so that no look is logged.
+        """
+        found = {}
+        for card in self.results.models():
+            other = card["model"]
+            if other == self.model:
+                continue
+            first, second = (
+                self.results.answers_of(other, split, paths)
+                for split, paths in zip(self.splits.pair, self.paths.pair, strict=True)
+            )
+            if first is not None and second is not None:
+                found[other] = Sides(first, second)
+        return found

@@ -1,0 +1,132 @@
+"""`/gap/{model}/{part}`: each part of the answer, or 202 and the job that computes it."""
+
+import time
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi.responses import JSONResponse
+
+from service.analysis import Analysis
+from service.errors import NotReady
+from service.gap import PARTS
+from service.gap.explaining import Question
+from service.gap.part import Part
+from service.jobs import OPEN, Job, Jobs
+from service.schemas import JobOut, ModelName, PartOut
+
+router = APIRouter()
+_POLL_S = 0.1
+_Name = Annotated[ModelName, Path(description="Name of a model.", examples=["pixels-logistic"])]
+_Split = Annotated[str | None, Query(description="A test split; default: as the load says.")]
+_Wait = Annotated[bool, Query(description="Hold the answer until it is computed.")]
+
+
+def _add(part: Part[Any]) -> None:
+    def get(
+        model: _Name,
+        request: Request,
+        reference: _Split = None,
+        target: _Split = None,
+        wait: _Wait = False,
+    ) -> Response:
+        found = explained(request, model, reference, target, part.name, wait=wait)
+        if isinstance(found, Job):
+            return accepted(found)
+        return Response(found, media_type="application/json")
+
+    router.add_api_route(
+        f"/gap/{{model}}/{part.name}",
+        get,
+        response_model=part.answer,
+        responses={202: {"model": JobOut, "description": "It is being computed by this job"}},
+        tags=["analysis"],
+        operation_id=f"gap_{part.name}",
+        summary=part.about[0].upper() + part.about[1:] + ".",
+    )
+
+
+for _part in PARTS.values():
+    _add(_part)
+
+
+def explained(
+    request: Request,
+    model: str,
+    reference: str | None,
+    target: str | None,
+    part: str,
+    *,
+    wait: bool,
+) -> bytes | Job:
+    """JSON of a part, or the job that computes it.
+
+    Raises
+    ------
+    NotFound, NotATest, NotReady
+        The job that was waited for did not end well.
+    """
+    analysis: Analysis = request.app.state.analysis
+    jobs: Jobs = request.app.state.jobs
+    question = Question(analysis, model, reference, target)
+    found = question.stored(part)
+    if found is not None:
+        return found
+    if request.app.state.explainer is None:  # nobody else would do it
+        question.compute(only=part)
+        return _stored(question, part)
+    job = _job_of(request, jobs, question)
+    while wait:
+        found = question.stored(part)
+        if found is not None:
+            return found
+        job = jobs.get(job.job)
+        if job.state not in OPEN:
+            found = Question(analysis, model, reference, target).stored(part)
+            if found is not None:
+                return found
+            raise NotReady(
+                f"wanted {part} of {model!r}, but its job {job.job} is {job.state}: "
+                f"{job.error or job.message}"
+            )
+        time.sleep(_POLL_S)
+    return job
+
+
+def part_answer(
+    request: Request, model: str, reference: str | None, target: str | None, part: str
+) -> PartOut:
+    """Return a part as an object, after waiting for it.
+
+    Raises
+    ------
+    NotFound, NotATest, NotReady
+    """
+    found = explained(request, model, reference, target, part, wait=True)
+    assert isinstance(found, bytes)  # what is waited for is an answer or a refusal
+    answer: PartOut = PARTS[part].answer.model_validate_json(found)
+    return answer
+
+
+def accepted(job: Job) -> JSONResponse:
+    """202 and the job, with where to ask for it."""
+    shown = JobOut(**{name: getattr(job, name) for name in JobOut.model_fields})
+    return JSONResponse(
+        shown.model_dump(mode="json"), 202, {"Location": f"/jobs/{job.job}", "Retry-After": "1"}
+    )
+
+
+def _job_of(request: Request, jobs: Jobs, question: Question) -> Job:
+    """Return the open job of a question, queued now where there is none."""
+    model = question.card["model"]
+    asked = {
+        "explain": {"model": model, "reference": question.reference, "target": question.target}
+    }
+    with request.app.state.naming:
+        return jobs.find_open(asked) or jobs.submit(asked, model)
+
+
+def _stored(question: Question, part: str) -> bytes:
+    found = question.stored(part)
+    if found is None:  # the model went away meanwhile
+        raise NotReady(f"wanted {part} of {question.card['model']!r}, which is gone.")
+    return found
