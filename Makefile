@@ -25,7 +25,7 @@ $(VENV)/.dev-installed: $(VENV)/.installed
 	$(PIP) --no-build-isolation -e '.[dev]'
 	@touch $@
 
-.PHONY: help install up sql test test-full bench bench-full lint docs
+.PHONY: help install up sql test test-full test-science bench bench-full lint docs
 install: $(VENV)/.installed  ## make .venv, nothing else
 
 up: install  ## install, load the demo where there is no database, serve until Ctrl-C
@@ -36,10 +36,14 @@ sql: install  ## DuckDB CLI on the database, read-only, with the results attache
 	@exec $(BIN)/gapscope sql
 
 test: $(VENV)/.dev-installed  ## all tests but the slow ones, with branch coverage
-	$(BIN)/python -m pytest -n 2 -m "not slow" --cov --cov-report=term
+	$(BIN)/python -m pytest -n 2 -m "not slow and not science" --cov --cov-report=term
 
-test-full: $(VENV)/.dev-installed  ## all tests
-	$(BIN)/python -m pytest -n 2
+test-full: $(VENV)/.dev-installed  ## all tests but the simulator's
+	$(BIN)/python -m pytest -n 2 -m "not science"
+
+test-science: $(VENV)/.dev-installed  ## the explanations against worlds whose truth is known
+	$(BIN)/python -m pytest -m science
+	$(BIN)/python -m tests.science.coverage
 
 bench: $(VENV)/.dev-installed  ## loader and heads beside DuckDB, pandas, scikit-learn, faiss
 	$(BIN)/python -m tests.bench.load

@@ -33,7 +33,8 @@ class Sample:
 class World:
     """Class means and what else the seed settles."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, concept: float = _CONCEPT) -> None:
+        self._concept_share = concept
         rng = np.random.default_rng([seed, 0])
         self.seed = seed
         pair = _unit(rng.normal(size=(K // 2, 56)))[np.arange(K) // 2]
@@ -115,7 +116,9 @@ class World:
         for moved in _subsets(("nuisance", "attenuation")):
             said = predict((self._moved(moved)(x)).astype(np.float32))
             for others in _subsets(("selection", "noise", "concept")):
-                wrong = np.where(np.isin(y, self.concept) & ("concept" in others), _CONCEPT, 0.0)
+                wrong = np.where(
+                    np.isin(y, self.concept) & ("concept" in others), self._concept_share, 0.0
+                )
                 noise = _NOISE + _MORE_NOISE * ("noise" in others)
                 is_own = (1 - wrong) * (1 - noise) + wrong * noise
                 chance = np.where(said == y, is_own, np.where(said == (y ^ 1), 1 - is_own, 0.0))
@@ -144,7 +147,7 @@ class World:
         move: Callable[[np.ndarray], np.ndarray] = lambda x: x,
     ) -> Sample:
         labels = y.copy()
-        changed = np.isin(labels, list(concept)) & (rng.random(len(y)) < _CONCEPT)
+        changed = np.isin(labels, list(concept)) & (rng.random(len(y)) < self._concept_share)
         labels[changed] ^= 1
         labels[rng.random(len(y)) < noise] ^= 1
         easy = self.easiness(x)

@@ -167,10 +167,10 @@ class Separator:
         return self._tilted(domain.log_odds[: self.n_reference], slice(None, self.n_reference))
 
     def _tilted(self, log_odds: np.ndarray, rows: slice) -> np.ndarray:
-        odds = np.exp(log_odds - log_odds.max(axis=0))
-        place = min(int(np.ceil(_CLIP * len(odds))), len(odds) - 1)
-        top = np.partition(odds, place, axis=0)[place]
-        return np.asarray(np.minimum(odds, top) * self._weights[rows])
+        place = min(int(np.ceil(_CLIP * len(log_odds))), len(log_odds) - 1)
+        top = np.partition(log_odds, place, axis=0)[place]
+        # relative to the largest that is let stand, so that no column vanishes altogether
+        return np.asarray(np.exp(np.minimum(log_odds - top, 0)) * self._weights[rows])
 
     @cached_property
     def base_weights(self) -> Float[np.ndarray, "n1 m"]:

@@ -135,6 +135,11 @@ def ledger(
     Source: L. S. Shapley (1953), A value for n-person games; T. T. Cai, H. Namkoong, S. Yadlowsky
     (2023), Diagnosing Model Performance Under Distribution Shift, for re-weighting by the odds.
     """
+    first, second, ids, groups = _in_order(
+        reference_labels, reference_correct, target_labels, target_correct, groups
+    )
+    reference_correct, target_correct = reference_correct[first], target_correct[second]
+    reference_labels, target_labels = ids[: len(first)], ids[len(first) :]
     drawn = replicates(reference_labels, target_labels, seed=seed)
     base = class_mix_weights(reference_labels, target_labels)
     game = _Game(
@@ -169,6 +174,29 @@ def ledger(
     rest = a1 - a2 - sum((values[i] for i in values), (a1 - start if base is not None else 0 * a1))
     terms.append(judge.rest(rest, terms))
     return Ledger(gap, terms, game.overlap())
+
+
+def _in_order(
+    reference_labels: np.ndarray,
+    reference_correct: np.ndarray,
+    target_labels: np.ndarray,
+    target_correct: np.ndarray,
+    groups: Sequence[Group],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[Group]]:
+    """Rows by what is known of them, classes by their first row: folds then hang on nothing else.
+
+    Returns the order of each set's rows, class numbers of all rows in it, and the groups in it.
+    """
+    n = len(reference_labels)
+    columns = [group.values[:, j] for group in groups for j in range(group.values.shape[1])]
+    keys = [*columns, np.concatenate([reference_correct, target_correct])]
+    first = np.lexsort([key[:n] for key in keys])
+    second = np.lexsort([key[n:] for key in keys])
+    order = np.concatenate([first, n + second])
+    labels = np.concatenate([reference_labels, target_labels])[order]
+    _, place, column = np.unique(labels, return_index=True, return_inverse=True)
+    ids = np.argsort(np.argsort(place))[column]
+    return first, second, ids, [replace(group, values=group.values[order]) for group in groups]
 
 
 def class_mix_weights(
