@@ -15,6 +15,7 @@ from pydantic_core import PydanticUndefined
 
 from etl import LoadRefused, load
 from service.cli import _parser
+from service.gap import PARTS
 from service.settings import Settings
 from tests.world import make_world, write_world
 
@@ -62,7 +63,16 @@ def refusals() -> str:
     return "\n".join(["```text", *said, "```", ""])
 
 
-BLOCKS = {"settings": settings, "commands": commands, "refusals": refusals}
+def parts() -> str:
+    """The parts of the answer to why a gap is there."""
+    lines = ["| call | what it answers | charts |", "| --- | --- | --- |"]
+    for part in PARTS.values():
+        charts = ", ".join(f"`{name}`" for name in part.charts)
+        lines.append(f"| `GET /gap/{{model}}/{part.name}` | {part.about} | {charts} |")
+    return "\n".join(lines) + "\n"
+
+
+BLOCKS = {"parts": parts, "settings": settings, "commands": commands, "refusals": refusals}
 
 
 def readme() -> str:
