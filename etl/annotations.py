@@ -129,8 +129,8 @@ def annotate(
     )
 
 
-def known_images(data: Path) -> pa.Table:
-    """Split, path and class_id of every loaded image, in the order of image_id.
+def known_images(data: Path, *, with_labels: bool = False) -> pa.Table:
+    """Split and path of every loaded image, in the order of image_id; its class_id if asked for.
 
     Raises
     ------
@@ -148,7 +148,7 @@ def known_images(data: Path) -> pa.Table:
             attach(con, data)
             check_shape(con, data)
             return con.execute(
-                "select split, path, class_id from image order by image_id"
+                f"select split, path{', class_id' * with_labels} from image order by image_id"
             ).to_arrow_table()
     finally:
         con.close()

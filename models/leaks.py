@@ -4,12 +4,14 @@ A test row that is a copy of a train row, encoded anew or with noise, lies much 
 rows of one distribution lie to each other. How close those lie is measured on the train rows: each
 of a sample is held against all others. Two distances count, both from 1 − cosine of features
 standardised by the train rows' moments: that to the nearest train row, and its ratio to that of
-the tenth nearest, which says whether the place is a crowded one. A test row is a near-duplicate
+the fiftieth nearest, which says whether the place is a crowded one. A test row is a near-duplicate
 when both are smaller than chance lets happen once in a hundred audits.
 
 Near a point the number of rows within a distance grows like a power of it, so the lower tails of
 both are powers. Their exponents are fitted between two quantiles of the sample, away from its very
-lowest values, which copies among the train rows themselves would spoil.
+lowest values, which copies among the train rows themselves would spoil. Where most train rows have
+copies there, all of the nearest are spoiled; then the exponent comes from the twentieth to the
+fiftieth neighbours, which copies do not reach, and the threshold follows from the law alone.
 
 Source: E. Facco, M. d'Errico, A. Rodriguez and A. Laio (2017), Scientific Reports 7, 12140: ratios
 of distances to neighbours follow a power law. Ours: two quantiles in place of a fit to all values.
@@ -22,16 +24,20 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Int, UInt64
+from scipy.special import digamma
 
 from models.heads.rows import Matrix
 
-N_NEIGHBOURS = 10
+N_NEIGHBOURS = 50
 N_CALIBRATION = 2000
 FALSE_ALARMS = 0.01  # near-duplicates expected by chance, over all test rows of an audit
 RESOLUTION = 1e-5  # what float32 products tell of 1 - cosine, with a margin
 _BODY, _TAIL = (0.6, 0.9), (0.02, 0.2)  # quantiles between which the exponents are fitted
 _FEWEST = 30  # values below which no tail can be fitted
 _LOWEST = 5
+_INNER = 0.4  # of the neighbours: those beyond tell of the place, not of copies
+# honest rows gave thresholds of .14 to 2.7 times the law's, rows with copies .003 times and less
+_SPOILED = 1 / 40
 _BLOCK_ROWS = 8192
 _QUERY_ROWS = 4096
 Progress = Callable[[float, str], None]
@@ -58,15 +64,17 @@ class Threshold:
     Attributes
     ----------
     distance : of 1 − cosine to the nearest train row; 0 where the train rows do not allow one
-    ratio : of that to the distance of the tenth nearest; 0 likewise
+    ratio : of that to the distance of the k-th nearest; 0 likewise
     n : train rows that it was calibrated on
     n_twins : of these, rows with a near-duplicate among the train rows, left out of the calibration
+    k : neighbours of each row that were looked at
     """
 
     distance: float
     ratio: float
     n: int
     n_twins: int
+    k: int
 
     @property
     def can_tell(self) -> bool:
@@ -85,7 +93,7 @@ class NearDuplicates:
     distance : 1 − cosine of each pair [p]
     threshold : what they were held against
     nearest : the nearest train row of every test row
-    n_crowded : test rows as close to ten train rows as copies would be: many copies, or a crowd
+    n_crowded : test rows as close to k train rows as copies would be: many copies, or a crowd
     """
 
     query: Int[np.ndarray, " p"]
@@ -215,20 +223,60 @@ def calibrate(sample: Neighbours, *, n_queries: int) -> Threshold:
     n_queries
         Test rows that will be held against it: each gets an equal share of the false alarms.
     """
-    nearest_of, ratio = sample.distance[:, 0], _ratios(sample)[:, 0]
     usable = np.isfinite(sample.distance).all(axis=1)
-    nearest_of, ratio = nearest_of[usable], ratio[usable]
-    share = 1 / max(len(nearest_of), 1)  # one honest row lost costs little
+    sample = Neighbours(sample.distance[usable], sample.place[usable])
+    nearest_of, ratio = sample.distance[:, 0], _ratios(sample)[:, 0]
+    n, k = sample.distance.shape
+    share = 1 / max(n, 1)  # one honest row lost costs little
     is_twin = (nearest_of < _quantile(nearest_of, _BODY, share, errors=0.0)) & (
         ratio < _quantile(ratio, _BODY, share, errors=0.0)
     )
     share = FALSE_ALARMS / max(n_queries, 1)
-    return Threshold(
+    found = Threshold(
         distance=_quantile(nearest_of[~is_twin], _TAIL, share),
         ratio=_quantile(ratio[~is_twin], _TAIL, share),
-        n=len(nearest_of),
+        n=n,
         n_twins=int(is_twin.sum()),
+        k=k,
     )
+    # the tenth of the rows whose outer neighbours are closest together have no copies among these
+    gain = _outer_gain(sample)
+    at_most = _ratio_by_law(float(np.quantile(gain, 0.1)), k, share) if n >= _FEWEST else 0.0
+    if found.ratio >= _SPOILED * at_most:
+        return found
+    is_twin = ratio < at_most
+    clean = ~is_twin if (~is_twin).sum() >= _FEWEST else np.ones(n, bool)
+    by_law = _ratio_by_law(float(gain[clean].mean()), k, share)
+    return Threshold(
+        distance=by_law * float(np.median(sample.distance[clean, -1])),
+        ratio=by_law,
+        n=n,
+        n_twins=int((ratio < by_law).sum()),
+        k=k,
+    )
+
+
+def _inner(k: int) -> int:
+    return max(int(_INNER * k), 1)
+
+
+def _outer_gain(sample: Neighbours) -> Float[np.ndarray, " n"]:
+    """Log of the k-th distance over that of a neighbour further in, of each row."""
+    k = sample.distance.shape[1]
+    outer = np.maximum(sample.distance[:, [_inner(k) - 1, k - 1]], RESOLUTION)
+    return np.asarray(np.log(outer[:, 1] / outer[:, 0]))
+
+
+def _ratio_by_law(gain: float, k: int, share: float) -> float:
+    """Ratio of the nearest to the k-th distance that a share of rows undercuts, by the power law.
+
+    With N ~ r^a rows within r, E log(r_k / r_j) = (ψ(k) − ψ(j)) / a, which gives a; and r_1 / r_k
+    < x happens with 1 − (1 − x^a)^(k − 1). 0 where the outer neighbours do not spread.
+    """
+    if gain <= 0:
+        return 0.0
+    exponent = float(digamma(k) - digamma(_inner(k))) / gain
+    return float((share / (k - 1)) ** (1 / exponent))
 
 
 def near_duplicates(
@@ -261,6 +309,7 @@ def near_duplicates(
     rng = np.random.default_rng(seed)
     sample = np.sort(rng.choice(there, min(N_CALIBRATION, len(there)), replace=False))
     rows = np.stack([train[row : row + 1][0] for row in sample.tolist()])
+    k = int(np.clip(len(there) // 20, 10, N_NEIGHBOURS))
     found = nearest(
         np.concatenate([rows, queries]),
         train,
@@ -268,12 +317,16 @@ def near_duplicates(
         sd=sd,
         own=np.concatenate([sample, np.full(len(queries), -1)]),
         counts=counts,
+        k=k,
         progress=progress,
     )
     m = len(sample)
     threshold = calibrate(Neighbours(found.distance[:m], found.place[:m]), n_queries=len(queries))
     mine = Neighbours(found.distance[m:], found.place[m:])
-    is_close = (mine.distance < threshold.distance) & threshold.can_tell
+    # rows of nothing but zeros (dead rectifiers) are all equal and tell nothing
+    is_close = (
+        (mine.distance < threshold.distance) & threshold.can_tell & queries.any(axis=1)[:, None]
+    )
     query, column = np.nonzero(is_close & (_ratios(mine) < threshold.ratio))
     return NearDuplicates(
         query=query,

@@ -21,6 +21,7 @@ from service.terminal import Progress
 
 _EXAMPLES = 5
 _TEXT = {  # what each check proves, in the order in which they are made
+    "head": "the head is the one that was stored with the card",
     "rows_digest": "the rows that it learnt from are those that were stored with it",
     "test_path": "no path of a test image is among them",
     "image_id": "no image is in a train and in a test split",
@@ -81,21 +82,27 @@ def audit_model(
     NotFound, NoDatabase
     """
     card = results.card(model)
-    if card["head"] == IMPORTED:
-        sentence = f"What it learnt from is {LEARNT_FROM}."
+    unknown = _unknown(card)
+    if unknown is not None:
+        sentence = f"What it learnt from is {unknown}."
         checks = [_check(name, None, sentence) for name in _TEXT]
         return Audit(_answer(card, checks, n_train=None, n_test=0, closest=[]), [])
     progress(0.0, "reading the rows")
     rows = _read(database, results.train_rows(model), card["backbone"])
     progress(0.1, "looking for equal rows")
-    checks = [_digest(card, rows), _test_path(database, rows), _image_id(database)]
+    checks = [
+        _head(card, results),
+        _digest(card, rows),
+        _test_path(database, rows),
+        _image_id(database),
+    ]
     exact, leave_exact = _exact_vector(rows)
 
     def part(share: float, message: str) -> None:
         progress(0.1 + 0.9 * share, message)
 
     near, leave_near, closest = _near_duplicate(database, card["backbone"], rows, part)
-    proved = checks[0].passed is True
+    proved = checks[1].passed is True
     checks += [_unless_proved(exact, proved), _unless_proved(near, proved), _roles(database, card)]
     of_test = np.isin(path_hashes(rows.paths.tolist()), path_hashes(rows.test_paths.tolist()))
     left = np.flatnonzero((leave_exact | leave_near | of_test) & rows.took_part)
@@ -103,6 +110,18 @@ def audit_model(
         card, checks, n_train=len(rows.stored), n_test=len(rows.test_paths), closest=closest
     )
     return Audit(answer, rows.paths[left].tolist())
+
+
+def _unknown(card: dict[str, Any]) -> str | None:
+    """Why nobody here can say what a model learnt from; None where it was trained here."""
+    if card["head"] == IMPORTED:
+        return LEARNT_FROM
+    if card.get("given") is not None:
+        return str(card["given"]["learnt_from"])
+    between = card.get("interpolated")
+    if between is not None and card.get("rows") is None:
+        return f"not known here: {between['learnt_from'] or 'that of the two heads'}"
+    return None
 
 
 def _read(database: Database, stored: pa.Table, backbone: str) -> _Rows:
@@ -129,6 +148,25 @@ def _read(database: Database, stored: pa.Table, backbone: str) -> _Rows:
             [np.empty((0, n_features), np.float32), *(features for _, features in read)]
         ),
     )
+
+
+def _head(card: dict[str, Any], results: Results) -> CheckOut:
+    told = card.get("head_sha256")
+    if told is None:
+        return _check(
+            "head",
+            None,
+            "This model was stored before heads had digests: train it again.",
+        )
+    if results.head_sha256(card["model"]) != told:
+        return _check(
+            "head",
+            False,
+            "The stored head is not that of the card: it was changed by another hand. Train the "
+            "model again.",
+            count=1,
+        )
+    return _check("head", True, f"It is that of the card; digest {told[:12]}.")
 
 
 def _digest(card: dict[str, Any], rows: _Rows) -> CheckOut:
@@ -198,7 +236,8 @@ def _exact_vector(rows: _Rows) -> tuple[CheckOut, np.ndarray]:
     asked = row_hashes(rows.test_features)
     # a hash of a row that is gone cannot be checked by bytes, and counts as it stands
     gone = np.setdiff1d(known, rows.hashes[rows.took_part])
-    hit = np.flatnonzero(np.isin(asked, known))
+    is_empty = ~rows.test_features.any(axis=1)
+    hit = np.flatnonzero(np.isin(asked, known) & ~is_empty)
     there = np.flatnonzero(rows.took_part & np.isin(rows.hashes, asked[hit]))
     first = {}
     for place in there[::-1].tolist():
@@ -222,6 +261,8 @@ def _exact_vector(rows: _Rows) -> tuple[CheckOut, np.ndarray]:
             pairs.append(_pair(rows, query, path, 0.0))
     leave_out[there[[int(h) in equal for h in rows.hashes[there]]]] = True
     what = f"of {len(rows.test_paths):,} test rows"
+    if is_empty.any():
+        what += f" ({int(is_empty.sum()):,} are nothing but zeros and tell nothing)"
     return _counted("exact_vector", len(found), what, pairs), leave_out
 
 
@@ -271,15 +312,15 @@ def _judged(found: NearDuplicates, n_test: int, pairs: list[PairOut]) -> CheckOu
     change = (2 * told.distance) ** 0.5
     about = (
         f"1 − cosine below {told.distance:.2g} (features changed by about {change:.0%}), and below "
-        f"{told.ratio:.2g} of that of the tenth nearest: calibrated on {told.n:,} train rows, of "
+        f"{told.ratio:.2g} of that of neighbour {told.k}: calibrated on {told.n:,} train rows, of "
         f"which {told.n_twins:,} have a near-duplicate among the train rows"
     )
     if found.n_crowded and not n:
         return _check(
             "near_duplicate",
             None,
-            f"{found.n_crowded:,} test rows are as close to ten train rows as copies would be: "
-            f"copies and a crowd look alike there. {about}.",
+            f"{found.n_crowded:,} test rows are as close to {told.k} train rows as copies would "
+            f"be: copies and a crowd look alike there. {about}.",
             count=found.n_crowded,
         )
     check = _counted("near_duplicate", n, f"of {n_test:,} test rows", pairs)

@@ -46,7 +46,7 @@ def run_looks(arguments: argparse.Namespace, settings: Settings) -> None:
 def in_words(answer: AuditOut) -> str:
     """Return an audit as lines: the verdict, each check, and the pairs found."""
     verdict = {
-        True: "passed: no test row took part",
+        True: "passed: no test row found among the rows that it learnt from",
         False: "FAILED: test rows took part",
         None: "not proved",
     }

@@ -337,7 +337,7 @@ class Database:
         self.check_test_split(backbone, split)
         n = next(r["n_images"] for r in self.splits_of(backbone) if r["split"] == split)
         Looks(self._data).record(look, split, n)
-        meta, features = self._read(backbone, "split = ?", [split])
+        meta, features = self._read(backbone, split, "path, class_id")
         return TestRows(meta["path"].tolist(), meta["class_id"], features)
 
     def unlabelled_rows(self, backbone: str, split: str) -> tuple[list[str], np.ndarray]:
@@ -348,7 +348,7 @@ class Database:
         NotFound, NotATest
         """
         self.check_test_split(backbone, split)
-        meta, features = self._read(backbone, "split = ?", [split])
+        meta, features = self._read(backbone, split, "path")
         return meta["path"].tolist(), features
 
     def train_sd(self, backbone: str) -> np.ndarray:
@@ -375,17 +375,17 @@ class Database:
         return values
 
     def _read(
-        self, backbone: str, condition: str, params: list[Any]
+        self, backbone: str, split: str, columns: str
     ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Images that meet a condition on labelled_image, with their vectors, by image_id."""
+        """Columns of the images of a split that have vectors, and these, by image_id."""
         table = f"feature.{quoted(backbone)}"
-        wanted = f"select image_id from labelled_image where {condition}"
+        wanted = "select image_id from labelled_image where split = ?"
         with self.connect() as con:
             meta = con.execute(
-                f"""select image_id, path, class_id, role from labelled_image
-                where {condition} and image_id in (select image_id from {table})
+                f"""select image_id, {columns} from labelled_image
+                where split = ? and image_id in (select image_id from {table})
                 order by image_id""",
-                params,
+                [split],
             ).fetchnumpy()
             ids = np.asarray(meta["image_id"], np.int64)
             row = con.execute(
@@ -393,15 +393,16 @@ class Database:
             ).fetchone()
             features = np.empty((len(ids), int(row[0]) if row else 0), np.float32)
             batches = con.sql(
-                f"select image_id, vector from {table} where image_id in ({wanted})", params=params
+                f"select image_id, vector from {table} where image_id in ({wanted})", params=[split]
             ).to_arrow_reader(_BATCH_ROWS)
             for batch in batches:
                 place = np.searchsorted(ids, batch.column(0).to_numpy())
                 vectors = batch.column(1).flatten().to_numpy(zero_copy_only=False)
                 features[place] = vectors.reshape(len(place), -1)
-        columns = {name: np.ma.getdata(values) for name, values in meta.items()}
-        columns["class_id"] = columns["class_id"].astype(np.int64)
-        return columns, features
+        found = {name: np.ma.getdata(values) for name, values in meta.items()}
+        if "class_id" in found:
+            found["class_id"] = found["class_id"].astype(np.int64)
+        return found, features
 
 
 def _whose(backbone: str | None) -> str:

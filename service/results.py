@@ -44,6 +44,7 @@ NATIVE = "native"  # weights that were given
 INTERPOLATED = "interpolated"  # between the weights of two others
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 _NEW = ".new-"
+_HEAD = "head.safetensors"
 _WHAT = "gapscope"  # key of the description of a head in the metadata of its file
 
 
@@ -115,7 +116,7 @@ class Results:
                 f"wanted a model that was trained here, got {model!r}, of which only the "
                 "predictions were imported. Ask it where it was trained."
             )
-        file = self._file(model, "head.safetensors")
+        file = self._file(model, _HEAD)
         try:
             with safe_open(file, "numpy") as stored:
                 what = json.loads((stored.metadata() or {}).get(_WHAT, '{"type": "linear"}'))
@@ -125,6 +126,15 @@ class Results:
                 f"wanted the head of model {model!r} as it was stored, got: {error} "
                 "Train it again under another name."
             ) from error
+
+    def head_sha256(self, model: str) -> str:
+        """Return the digest of a model's stored head.
+
+        Raises
+        ------
+        NotFound
+        """
+        return _sha256(self._file(model, _HEAD))
 
     def check_name(self, model: str) -> None:
         """Refuse a name that cannot be a folder and an address.
@@ -203,7 +213,8 @@ class Results:
         """
         with self._new_folder(card) as fresh:
             arrays, what = pack(head)
-            save_file(arrays, fresh / "head.safetensors", {_WHAT: json.dumps(what)})
+            save_file(arrays, fresh / _HEAD, {_WHAT: json.dumps(what)})
+            card["head_sha256"] = _sha256(fresh / _HEAD)
             pq.write_table(train_rows, fresh / "train_rows.parquet")
             steps = [dataclasses.asdict(curve) for curve in curves]
             _write(fresh / "curves.json", json.dumps(steps, allow_nan=False).encode())
@@ -383,6 +394,11 @@ def rows_digest(rows: pa.Table) -> str:
     for column, kind in ((path, "<u8"), (vector, "<u8"), (fold, "u1")):
         digest.update(column[order].astype(kind).tobytes())
     return digest.hexdigest()
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _write(file: Path, content: bytes) -> None:

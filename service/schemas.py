@@ -251,6 +251,7 @@ class ModelOut(Answer):
     given: GivenOut | None = Field(None, description="Null but for a native head.")
     interpolated: InterpolatedOut | None = Field(None, description="Null but for such a head.")
     rows: TrainRowsOut | None = Field(None, description="Null where it was not stored.")
+    head_sha256: str | None = Field(None, description="Digest of the stored head's file.")
     left_out: LeftOutOut | None = Field(None, description="Null where no train row was left out.")
     notes: list[str] = Field([], description="What users should know of the training.")
 

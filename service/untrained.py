@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from models.errors import BadHeadFile, HeadsDiffer, InvalidParams
 from models.heads import LinearHead
 from models.heads.given import read_head
 from models.heads.linear import interpolated
+from models.heads.validation import NEVER_HELD
 from service.database import Database
 from service.errors import ModelExists
-from service.results import INTERPOLATED, NATIVE, Results, joined_rows, train_row_table
+from service.results import INTERPOLATED, NATIVE, Results, joined_rows, rows_digest, train_row_table
 
 _UNKNOWN = "unknown: its weights were given, so nothing here can tell what it learnt from"
 
@@ -128,6 +130,7 @@ def interpolate(results: Results, a: str, b: str, *, alpha: float, name: str) ->
             "model_b": b,
             "learnt_from": _learnt_from(cards, n_train),
         },
+        "rows": _rows_of(cards, rows),
     }
     results.save_model(card, made, rows)
     return card
@@ -137,6 +140,20 @@ def _check_free(results: Results, name: str) -> None:
     results.check_name(name)
     if results.has(name):
         raise ModelExists(f"wanted a new name, got {name!r}, which is taken. Choose another.")
+
+
+def _rows_of(cards: list[dict[str, Any]], rows: pa.Table) -> dict[str, Any] | None:
+    """Return what tells the rows of both; None where it is unknown of either."""
+    told = [card.get("rows") for card in cards]
+    if None in told:
+        return None
+    splits = dict.fromkeys(split for one in told if one is not None for split in one["splits"])
+    return {
+        "digest": rows_digest(rows),
+        "n_fit": len(rows),
+        "n_selection": int((rows["fold"].to_numpy() != NEVER_HELD).sum()),
+        "splits": list(splits),
+    }
 
 
 def _learnt_from(cards: list[dict[str, Any]], n_train: int) -> str:

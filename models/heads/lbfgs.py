@@ -40,6 +40,7 @@ class Minimiser:
 
     Attributes
     ----------
+    tolerance : below which relative fall a problem rests
     theta : [h, p], where each problem is
     value : float64 [h]
     iteration : steps taken
@@ -72,7 +73,7 @@ class Minimiser:
     ) -> None:
         """Begin at `theta`; `known` are the values and gradients there, where they are known."""
         self._objective = objective
-        self._tolerance = tolerance
+        self.tolerance = tolerance
         self.theta = theta.clone()
         self.iteration = 0
         self._active = torch.arange(len(theta), device=theta.device)
@@ -109,7 +110,7 @@ class Minimiser:
         self._steps.append(at - self._at)
         self._changes.append(gradient - self._gradient)
         del self._steps[:-_MEMORY], self._changes[:-_MEMORY]
-        scale = self._tolerance * value.abs()
+        scale = self.tolerance * value.abs()
         small = self._value - value <= scale
         self._stalls = torch.where(small, self._stalls + 1, 0)
         promised = -slope * length.double() / 2

@@ -272,6 +272,7 @@ class _Run:
             return
         device = minimiser.theta.device
         self._objective.low_precision = bool(found["low"][0])
+        minimiser.tolerance = self._tolerance()
         minimiser.restore(
             {n.removeprefix("lbfgs-"): a for n, a in found.items() if n.startswith("lbfgs-")}
         )

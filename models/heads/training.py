@@ -190,7 +190,7 @@ def _auto(
         needed = _seconds(session, name)
         if spent() + needed <= budget_s:
             return None
-        return f"{name} was left out: about {needed:.0f} s more than the budget of {budget_s:.0f} s"
+        return f"{name} was left out: about {needed:.3g} s more, of a budget of {budget_s:g} s"
 
     boards = _sweep_all(session, heads, too_long)
     together = _mixed(session, boards) if len(boards) > 1 else None
@@ -260,7 +260,7 @@ def _mixed(session: Session, boards: Sequence[Board]) -> Board:
     names = [board.candidates[board.best()] for board in boards]
     params = {
         "members": [
-            {"head": c.head, "params": c.params, "share": round(float(s), 4)}
+            {"head": c.head, "params": c.params, "weight": round(float(s), 4)}
             for c, s in zip(names, shares, strict=True)
             if s
         ]

@@ -183,7 +183,9 @@ def test_no_test_row_took_part_in_the_demo(run, model):
     answer = json.loads(run("audit", model, "--json"))
     assert answer["passed"] is True
     assert answer["n_test"] == 1077
-    assert run("audit", model).startswith(f"{model}: passed: no test row took part")
+    assert run("audit", model).startswith(
+        f"{model}: passed: no test row found among the rows that it learnt from"
+    )
     assert "evaluate  seen" in run("looks", "--model", model)
 
 

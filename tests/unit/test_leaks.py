@@ -159,10 +159,41 @@ def test_the_threshold_is_the_quantile_of_a_known_law():
 
 
 def test_a_crowd_is_counted_and_not_called_a_copy():
-    rows = mixture(4, 3000)
-    crowd = rows[:1] + 1e-4 * np.random.default_rng(0).normal(size=(30, rows.shape[1]))
+    rows = mixture(4, 5000)
+    crowd = rows[:1] + 1e-4 * np.random.default_rng(0).normal(size=(70, rows.shape[1]))
     found = found_in(
-        np.concatenate([rows[:2500], crowd[:20]]), np.concatenate([rows[2500:], crowd[20:]])
+        np.concatenate([rows[:4500], crowd[:60]]), np.concatenate([rows[4500:], crowd[60:]])
     )
     assert len(found.query) == 0
     assert found.n_crowded == 10
+
+
+@pytest.mark.parametrize("views", [2, 5])
+def test_where_every_train_row_has_copies_the_outer_neighbours_tell(views):
+    """Augmented train sets: an honest one raises no alarm, one with the test rows shows all."""
+    rows = mixture(5, 1600)
+    clean, test = rows[:1200], rows[1200:]
+
+    def seen(x):
+        return np.concatenate([noisy(x, 0.02, seed=i) for i in range(views)])
+
+    assert len(found_in(seen(clean), test).query) == 0
+    found = found_in(np.concatenate([seen(clean), seen(test)]), test)
+    assert len(set(found.query)) == 400
+    assert found.threshold.n_twins == found.threshold.n
+
+
+@pytest.mark.parametrize("copies", [9, 12, 20, 40])
+def test_many_copies_of_some_test_rows(copies):
+    rows = mixture(6, 2400)
+    train, test = rows[:2000], rows[2000:]
+    leaked = np.concatenate([noisy(test[:150], 0.01, seed=i) for i in range(copies)])
+    found = found_in(np.concatenate([train, leaked]), test)
+    assert set(found.query) == set(range(150))
+
+
+def test_rows_of_nothing_but_zeros_are_no_copies():
+    rows = np.maximum(mixture(7, 2000), 0)
+    rows[::100] = 0
+    found = found_in(rows[:1500], rows[1500:])
+    assert not set(found.query) & set(np.flatnonzero(~rows[1500:].any(axis=1)))
