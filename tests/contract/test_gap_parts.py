@@ -29,7 +29,11 @@ def test_a_part_answers_and_its_charts_show_its_numbers(client, part):
     assert body["summary"]
     numbers = {x for x in flat(body) if isinstance(x, float)}
     for name in PARTS[part].charts:
-        spec = client.get(f"/gap/logistic/chart/{name}").json()
+        answered = client.get(f"/gap/logistic/chart/{name}")
+        if answered.status_code == 409:
+            assert answered.json()["code"] == "nothing_to_draw"
+            continue
+        spec = answered.json()
         rows = [row for rows in spec["datasets"].values() for row in rows if "at" not in row]
         drawn = {x for row in rows for x in row.values() if isinstance(x, float)}
         assert drawn <= numbers, f"{name} shows numbers that {part} has not"
