@@ -47,12 +47,16 @@ class Confusions:
     listed : smallest q first, at most as many as asked for
     n_pairs : pairs seen in either set, of classes that are in both: all are tested
     n_q05, n_q10 : pairs with q at most .05, .10
+    smallest_clear : share of a class that a confusion which the reference lacks must reach on the
+        target to be clear alone (p at most .05 / n_pairs) at the median images a class; None where
+        even all of them would not do, or there are no pairs
     """
 
     listed: list[Confusion]
     n_pairs: int
     n_q05: int
     n_q10: int
+    smallest_clear: float | None
 
 
 def confusions(
@@ -95,11 +99,12 @@ def confusions(
     )
     pairs = np.union1d(*keys)
     if not len(pairs):
-        return Confusions([], 0, 0, 0)
+        return Confusions([], 0, 0, 0, None)
     k1, k2 = np.zeros(len(pairs), np.int64), np.zeros(len(pairs), np.int64)
     for k, key, count in zip((k1, k2), keys, counts, strict=True):
         k[np.searchsorted(pairs, key)] = count
     of_label, of_predicted = np.divmod(pairs, len(classes))
+    smallest = _smallest_clear(int(np.median(n1[in_both])), int(np.median(n2[in_both])), len(pairs))
     n1, n2 = n1[of_label], n2[of_label]
     p = equality_p_values(k1, n1, k2, n2)
     q = benjamini_hochberg(p)
@@ -118,7 +123,15 @@ def confusions(
         )
         for i in order[:n_listed]
     ]
-    return Confusions(listed, len(pairs), int((q <= 0.05).sum()), int((q <= 0.10).sum()))
+    n_q05, n_q10 = int((q <= 0.05).sum()), int((q <= 0.10).sum())
+    return Confusions(listed, len(pairs), n_q05, n_q10, smallest)
+
+
+def _smallest_clear(n1: int, n2: int, n_pairs: int) -> float | None:
+    k2 = np.arange(1, n2 + 1)
+    p = equality_p_values(np.zeros_like(k2), np.full(n2, n1), k2, np.full(n2, n2))
+    clear = k2[p <= 0.05 / n_pairs]
+    return float(clear[0] / n2) if len(clear) else None
 
 
 def _wrong(

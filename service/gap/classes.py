@@ -47,7 +47,8 @@ _OF_RELIABILITY = (
 )
 _OF_HALVES = (
     "a class has the same true gap in both halves of the target; images of one class are "
-    "exchangeable. A half has half the images of a class, so the whole target is less noisy"
+    "exchangeable. The reference is whole in both, so its own noise stays in the other half's "
+    "share; the whole target, with twice the images, is less noisy than a half"
 )
 _OF_CONFUSIONS = (
     "images are independent draws of their class; the shares of one class's answers depend on each "
@@ -155,6 +156,10 @@ class ConfusionsOut(Answer):
     n_pairs: int = Field(description="Pairs seen in either split: all are tested.")
     n_q05: int
     n_q10: int
+    smallest_clear: float | None = Field(
+        description="Share of a class that a confusion which the reference lacks must reach on the "
+        "target to be clear, at the median images a class; null where none could be."
+    )
     pairs: list[ConfusionOut] = Field(description="The clearest first, 50 at most.")
     method: str
     assumptions: str
@@ -416,6 +421,7 @@ def _confusions_out(inputs: Inputs) -> ConfusionsOut:
         n_pairs=found.n_pairs,
         n_q05=found.n_q05,
         n_q10=found.n_q10,
+        smallest_clear=found.smallest_clear,
         pairs=[
             ConfusionOut(
                 label=one.label,
@@ -542,7 +548,12 @@ def _of_confusions(found: ConfusionsOut) -> list[str]:
         for one in found.pairs
         if one.q_value <= _Q
     ]
-    return [f"{told} at q .05{': ' + _named(clear) if clear else ''}."]
+    power = (
+        "no change could be clear with so few images a class"
+        if found.smallest_clear is None
+        else f"a new one must reach {found.smallest_clear:.0%} of its class to be clear"
+    )
+    return [f"{told} at q .05 ({power}){': ' + _named(clear) if clear else ''}."]
 
 
 def _of_superclasses(found: list[SuperclassOut]) -> list[str]:
@@ -590,8 +601,8 @@ def _scatter_chart(answer: ClassesOut) -> dict[str, Any]:
         rows,
         x="reference",
         y="target",
-        title="Accuracy of each class on both splits, its noise reduced; on the line both are the "
-        "same (vermilion: differs at q .05)",
+        title="Accuracy of each class, noise reduced; dashed: the same on both "
+        "(vermilion: differs, q .05)",
         x_title=f"accuracy on {answer.reference}",
         y_title=f"accuracy on {answer.target}",
         mark="clear",
