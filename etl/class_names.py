@@ -1,18 +1,35 @@
-"""Names of the classes, from a file that the user gives."""
+"""Names and superclasses of the classes, from a file that the user gives."""
 
 import csv
 import io
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from etl.cells import label_fault
 from etl.errors import BadLabel, Encoding, HeaderMismatch, RaggedRow, SourceNotFound
 from etl.header import LABEL
 
-NAME = "name"
+NAME, SUPERCLASS = "name", "superclass"
 
 
-def read_class_names(file: Path) -> dict[int, str]:
-    """Name of each class: a CSV with columns `label` and `name`, or one name a line from class 0.
+@dataclass(frozen=True)
+class ClassFile:
+    """What a class-name file says.
+
+    Attributes
+    ----------
+    names : of each class, by its label
+    superclasses : of those that have one
+    """
+
+    names: dict[int, str]
+    superclasses: dict[int, str] = field(default_factory=dict)
+
+
+def read_class_file(file: Path) -> ClassFile:
+    """Read names: a CSV with columns `label` and `name`, or one name a line from class 0.
+
+    The CSV may have a column `superclass`: any text; an empty cell is none.
 
     Raises
     ------
@@ -25,17 +42,17 @@ def read_class_names(file: Path) -> dict[int, str]:
     text = _text_of(file)
     lines = text.split("\n")
     if "," not in lines[0]:
-        return {i: line.strip() for i, line in enumerate(lines) if line.strip()}
+        return ClassFile({i: line.strip() for i, line in enumerate(lines) if line.strip()})
     (_, header), *rows = _rows_of(text, file)
-    if header.count(LABEL) != 1 or header.count(NAME) != 1:
+    if header.count(LABEL) != 1 or header.count(NAME) != 1 or header.count(SUPERCLASS) > 1:
         raise HeaderMismatch(
-            "columns label and name",
+            "columns label and name, once each, and superclass at most once",
             repr(", ".join(header)[:80]),
             "Rename the columns, or give one name a line.",
             file=file,
             line=1,
         )
-    names: dict[int, str] = {}
+    found = ClassFile({})
     for line, cells in rows:
         if len(cells) != len(header):
             raise RaggedRow(
@@ -46,7 +63,7 @@ def read_class_names(file: Path) -> dict[int, str]:
                 line=line,
             )
         label = cells[header.index(LABEL)]
-        if label_fault(label) is not None or int(label) in names:
+        if label_fault(label) is not None or int(label) in found.names:
             raise BadLabel(
                 "each class number once",
                 repr(label[:40]),
@@ -55,8 +72,10 @@ def read_class_names(file: Path) -> dict[int, str]:
                 line=line,
                 column=LABEL,
             )
-        names[int(label)] = cells[header.index(NAME)]
-    return names
+        found.names[int(label)] = cells[header.index(NAME)]
+        if SUPERCLASS in header and cells[header.index(SUPERCLASS)].strip():
+            found.superclasses[int(label)] = cells[header.index(SUPERCLASS)].strip()
+    return found
 
 
 def _text_of(file: Path) -> str:

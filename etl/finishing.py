@@ -3,6 +3,7 @@
 import duckdb
 import pyarrow as pa
 
+from etl.class_names import ClassFile
 from etl.database import create_views, quoted
 from etl.errors import BadLabel, Leak, LoadRefused
 from etl.header import LABEL, PATH
@@ -17,7 +18,7 @@ def finish(
     reference: str | None,
     loaded: list[PartReport],
     *,
-    names: dict[int, str] | None = None,
+    given: ClassFile | None = None,
     had_old: bool,
 ) -> None:
     """Write splits and classes, refuse leaks, make the views, and check all of it.
@@ -28,17 +29,17 @@ def finish(
         In load order.
     loaded
         The parts that were read now: where a refusal names a file, it is one of theirs.
-    names
+    given
         Names of the classes as they were given, where they were; a label beyond them is refused.
     had_old
-        Whether the names of the database `old` go on to count.
+        Whether the classes of the database `old` go on to count.
 
     Raises
     ------
     BadLabel, Leak, LoadRefused
     """
     _write_splits(con, splits, reference)
-    _write_classes(con, names, loaded, had_old=had_old)
+    _write_classes(con, given, loaded, had_old=had_old)
     _refuse_leaks(con)
     create_views(con)
     _check(con)
@@ -53,22 +54,30 @@ def _write_splits(con: duckdb.DuckDBPyConnection, splits: list[str], reference: 
 
 def _write_classes(
     con: duckdb.DuckDBPyConnection,
-    names: dict[int, str] | None,
+    given: ClassFile | None,
     loaded: list[PartReport],
     *,
     had_old: bool,
 ) -> None:
-    given = names is not None
-    if names is None:
-        old = "select class_id, class_name from old.class"
-        names = dict(con.execute(old).fetchall()) if had_old else {}
+    known = given
+    if known is None:
+        old = con.execute("select * from old.class").fetchall() if had_old else []
+        # a database of before superclasses has two columns
+        known = ClassFile(
+            {row[0]: row[1] for row in old}, {row[0]: row[2] for row in old if any(row[2:])}
+        )
     used = con.execute("select distinct class_id from image order by class_id").fetchall()
     for (class_id,) in used:
-        if given and class_id not in names:
-            _refuse_unnamed(con, class_id, len(names), loaded)
-        names.setdefault(class_id, str(class_id))
-    con.register("names", pa.table({"class_id": list(names), "class_name": list(names.values())}))
-    con.execute("insert into class select class_id, class_name from names order by class_id")
+        if given is not None and class_id not in known.names:
+            _refuse_unnamed(con, class_id, len(known.names), loaded)
+        known.names.setdefault(class_id, str(class_id))
+    columns = {
+        "class_id": list(known.names),
+        "class_name": list(known.names.values()),
+        "superclass": pa.array([known.superclasses.get(c) for c in known.names], pa.string()),
+    }
+    con.register("names", pa.table(columns))
+    con.execute("insert into class select * from names order by class_id")
     con.unregister("names")
 
 

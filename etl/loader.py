@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from etl.class_names import read_class_names
+from etl.class_names import read_class_file
 from etl.database import check_room, create_tables, exclusive, staging
 from etl.finishing import finish
 from etl.part import Part, PartReport, Progress, load_part
@@ -76,7 +76,7 @@ def load(
     paths_from
         A backbone whose paths, row by row, are those of the files that have none.
     classes
-        Names of the classes; a label beyond them is refused.
+        Names, and superclasses, of the classes; a label beyond them is refused.
     replace
         Forget what is there.
     n_threads
@@ -103,7 +103,7 @@ def load(
         chosen = choose_reference(splits, reference, present.named_reference)
         loaded: list[PartReport] = []
         if changed or chosen != present.reference or classes is not None:
-            names = None if classes is None else read_class_names(classes)
+            given = None if classes is None else read_class_file(classes)
             check_room(data, sum(s.file.stat().st_size for s in changed if s.file.exists()))
             with ExitStack() as files:
                 parts = _open_all(files, changed, kept, present)
@@ -116,7 +116,7 @@ def load(
                         for part in parts
                     ]
                     had_old = bool(present.parts)
-                    finish(con, splits, chosen, loaded, names=names, had_old=had_old)
+                    finish(con, splits, chosen, loaded, given=given, had_old=had_old)
     pairs = {(p.split, p.backbone) for p in kept} | claimed
     found = [*(p.backbone for p in kept), *(s.backbone for s in changed)]
     backbones = dict.fromkeys(backbone for backbone in found if backbone is not None)

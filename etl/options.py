@@ -26,5 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="BACKBONE",
         help="take the paths of this backbone, row by row, for files without a path column",
     )
-    parser.add_argument("--classes", type=Path, metavar="FILE", help="class names: label,name")
+    parser.add_argument(
+        "--classes", type=Path, metavar="FILE", help="class names: label,name[,superclass]"
+    )
     parser.add_argument("--replace", action="store_true", help="forget what is loaded already")

@@ -285,6 +285,12 @@ class Database:
         """Return the name of each class."""
         return {r["class_id"]: r["class_name"] for r in self.rows("select * from class")}
 
+    def superclasses(self) -> dict[int, str]:
+        """Return the superclass of each class that has one."""
+        # a database of before superclasses lacks the column
+        found = self.rows("select * from class")
+        return {r["class_id"]: r["superclass"] for r in found if r.get("superclass")}
+
     def feature_names(self, backbone: str) -> list[str]:
         """Return the names of a backbone's features in the order of the vectors."""
         found = self.rows(

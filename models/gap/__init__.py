@@ -3,7 +3,10 @@
     scores      one test set: accuracy, loss, calibration, each with its interval
     difference  the gap and its interval (G1), and the part that another class mix makes (G7)
     classes     gaps per class, shrunken because most of their spread is chance (G4)
-    excess      which classes lose more than the others, tested (G3)
+    excess      which classes differ, or lose more than others, tested (G3)
+    reliability how far raw class gaps can be trusted; the winner's curse on halves
+    confusions  which wrong answers became more or less frequent
+    hierarchy   gaps of superclasses
     features    which features shift, and how much the head leans on them (G9)
     reporting   all of it for one head and two test sets
 

@@ -49,6 +49,8 @@ class ClassGap:
     accuracy_reference, accuracy_target : raw shares of 1; None without images
     raw : raw gap, reference minus target; None where either set has no image of the class
     shrunken : posterior gap with its 95 % interval; null where raw is None
+    shrunken_reference, shrunken_target : accuracies of which it is the difference; None with raw
+    expected_target : accuracy m that the model expects on the target; None with raw
     p_exceeds : posterior probability that the class's gap is above the common gap: a description,
         not a test
     excess : raw gap minus the common gap; None where raw is None
@@ -63,6 +65,9 @@ class ClassGap:
     accuracy_target: float | None
     raw: float | None
     shrunken: Estimate
+    shrunken_reference: float | None
+    shrunken_target: float | None
+    expected_target: float | None
     p_exceeds: float | None
     excess: float | None
     q_value: float | None
@@ -134,6 +139,44 @@ def fit_class_model(
     return ClassModel(float(wide.x[0]), float(wide.x[1]), float(np.exp(wide.x[2])), lr)
 
 
+def by_counts(*counts: Int[np.ndarray, " k"]) -> Int[np.ndarray, " k"]:
+    """Return an order of classes that does not depend on how they are numbered.
+
+    What draws by chance class by class in this order gives the same however classes are named:
+    those of equal counts are one like the other.
+
+    Examples
+    --------
+    >>> by_counts(np.array([5, 2, 5]), np.array([9, 9, 7])).tolist()
+    [1, 2, 0]
+    """
+    return np.lexsort(counts[::-1])
+
+
+def common_gap(
+    k1: Int[np.ndarray, " k"],
+    n1: Int[np.ndarray, " k"],
+    k2: Int[np.ndarray, " k"],
+    n2: Int[np.ndarray, " k"],
+) -> float | None:
+    """Mean gap of the classes in both sets at the reference's mix of classes.
+
+    G itself where both sets have the same mix, and free of label shift where they do not; None
+    where no class is in both.
+
+    Examples
+    --------
+    >>> nine, ten, twenty = np.array([9, 8]), np.array([10, 10]), np.array([20, 0])
+    >>> round(common_gap(nine, ten, np.array([16, 0]), twenty), 3)
+    0.1
+    """
+    both = (n1 > 0) & (n2 > 0)
+    if not both.any():
+        return None
+    gaps = k1[both] / n1[both] - k2[both] / n2[both]
+    return float((n1[both] / n1[both].sum()) @ gaps)
+
+
 def class_gaps(
     class_ids: Int[np.ndarray, " k"],
     k1: Int[np.ndarray, " k"],
@@ -149,10 +192,12 @@ def class_gaps(
     (k2 + m s) / (n2 + s), at the maximum-likelihood a, b and s. Its interval and P(class gap >
     common gap) come from posterior draws that draw a, b and s too, with Beta(k1 + ½, n1 − k1 + ½)
     on the reference's side: taking them as known would leave out most of the uncertainty where
-    classes are few or alike.
+    classes are few or alike. Classes of equal counts share their draws, so that they have the same
+    interval, and numbering the classes otherwise changes nothing.
 
-    The common gap is the mean gap of the classes in both sets at the reference's mix of classes: G
-    itself where both sets have the same mix, and free of label shift where they do not.
+    A set with nothing but right images, or nothing but wrong ones, shows no class that differs
+    from another: its classes take the set's own share, 1 or 0, on either side. With the half image
+    the reference alone would give a little of that away, and two perfect sets would show a gap.
 
     Parameters
     ----------
@@ -168,38 +213,48 @@ def class_gaps(
     gaps, model
         `model` is None where no class has images in both sets.
     """
+    order = by_counts(k1, n1, k2, n2)
+    class_ids, k1, n1, k2, n2 = (column[order] for column in (class_ids, k1, n1, k2, n2))
+    alone = [
+        _one_sided(*row) for row in _by_class(class_ids, k1, n1, k2, n2) if not row[2] * row[4]
+    ]
     both = (n1 > 0) & (n2 > 0)
-    if not both.any():
-        return [_one_sided(*row) for row in _by_class(class_ids, k1, n1, k2, n2)], None
+    class_ids, k1, n1, k2, n2 = (column[both] for column in (class_ids, k1, n1, k2, n2))
+    common = common_gap(k1, n1, k2, n2)
+    if common is None:
+        return sorted(alone, key=lambda gap: gap.class_id), None
     model = fit_class_model(k1, n1, k2, n2)
-    m, s = model.mean(k1, n1), model.s
-    shrunken = (k1 + 0.5) / (n1 + 1) - (k2 + m * s) / (n2 + s)
-    weight = n1[both] / n1[both].sum()
-    draws = _posterior_draws(k1[both], n1[both], k2[both], n2[both], model, seed)
-    low, high, exceeds, q = (np.full(len(k1), np.nan) for _ in range(4))
-    low[both], high[both] = np.quantile(draws, TAILS, axis=0)
-    exceeds[both] = (draws > (draws @ weight)[:, None]).mean(axis=0)
-    common = float(weight @ (k1[both] / n1[both] - k2[both] / n2[both]))
+    m = model.mean(k1, n1)
+    on_reference = _own_share(k1, n1, (k1 + 0.5) / (n1 + 1))
+    on_target = _own_share(k2, n2, (k2 + m * model.s) / (n2 + model.s))
+    shrunken = on_reference - on_target
+    draws = _posterior_draws(k1, n1, k2, n2, model, seed)
+    above = (draws > (draws @ (n1 / n1.sum()))[:, None]).mean(axis=0)
+    low, high, exceeds = (np.empty(len(k1)) for _ in range(3))
+    is_first = np.diff(np.stack([k1, n1, k2, n2]), axis=1, prepend=-1).any(axis=0)
+    for alike in np.split(np.arange(len(k1)), np.flatnonzero(is_first)[1:]):
+        low[alike], high[alike] = np.quantile(draws[:, alike], TAILS)
+        exceeds[alike] = above[alike].mean()
+    # where a set is perfect, the draws lie on one side of it
+    low, high = np.minimum(low, shrunken), np.maximum(high, shrunken)
     if -1 < common < 1:
-        p = excess_p_values(k1[both], n1[both], k2[both], n2[both], gap=common)
-        q[both] = benjamini_hochberg(p)
+        q = benjamini_hochberg(excess_p_values(k1, n1, k2, n2, gap=common))
     else:  # every class is all right on one set and all wrong on the other
-        q[both] = 1.0
+        q = np.ones(len(k1))
     gaps = []
-    for i, row in enumerate(_by_class(class_ids, k1, n1, k2, n2)):
-        if not both[i]:
-            gaps.append(_one_sided(*row))
-            continue
-        class_id, right1, all1, right2, all2 = row
+    for i, (class_id, right1, all1, right2, all2) in enumerate(
+        _by_class(class_ids, k1, n1, k2, n2)
+    ):
+        raw = right1 / all1 - right2 / all2
         gaps.append(
             ClassGap(
-                class_id,
-                all1,
-                all2,
-                right1 / all1,
-                right2 / all2,
-                right1 / all1 - right2 / all2,
-                Estimate(
+                class_id=class_id,
+                n_reference=all1,
+                n_target=all2,
+                accuracy_reference=right1 / all1,
+                accuracy_target=right2 / all2,
+                raw=raw,
+                shrunken=Estimate(
                     float(shrunken[i]),
                     float(low[i]),
                     float(high[i]),
@@ -208,9 +263,12 @@ def class_gaps(
                     "fraction",
                     seed=seed,
                 ),
-                float(exceeds[i]),
-                right1 / all1 - right2 / all2 - common,
-                float(q[i]),
+                shrunken_reference=float(on_reference[i]),
+                shrunken_target=float(on_target[i]),
+                expected_target=float(m[i]),
+                p_exceeds=float(exceeds[i]),
+                excess=raw - common,
+                q_value=float(q[i]),
             )
         )
 
@@ -218,7 +276,12 @@ def class_gaps(
         value = gap.shrunken.estimate
         return value is None, 0.0 if value is None else -value, gap.class_id
 
-    return sorted(gaps, key=largest_first), model
+    return sorted(gaps + alone, key=largest_first), model
+
+
+def _own_share(k: np.ndarray, n: np.ndarray, estimated: np.ndarray) -> np.ndarray:
+    """Accuracies as estimated, or the set's own where it is 0 or 1."""
+    return k / n if k.sum() in (0, n.sum()) else estimated
 
 
 def _posterior_draws(
@@ -276,18 +339,21 @@ def _by_class(*columns: np.ndarray) -> list[tuple[int, int, int, int, int]]:
 def _one_sided(class_id: int, k1: int, n1: int, k2: int, n2: int) -> ClassGap:
     missing = "either set" if not (n1 or n2) else "the reference" if not n1 else "the target"
     return ClassGap(
-        class_id,
-        n1,
-        n2,
-        k1 / n1 if n1 else None,
-        k2 / n2 if n2 else None,
-        None,
-        Estimate.unknown(
+        class_id=class_id,
+        n_reference=n1,
+        n_target=n2,
+        accuracy_reference=k1 / n1 if n1 else None,
+        accuracy_target=k2 / n2 if n2 else None,
+        raw=None,
+        shrunken=Estimate.unknown(
             f"no images of this class in {missing}",
             n={"reference": n1, "target": n2},
             unit="fraction",
         ),
-        None,
-        None,
-        None,
+        shrunken_reference=None,
+        shrunken_target=None,
+        expected_target=None,
+        p_exceeds=None,
+        excess=None,
+        q_value=None,
     )

@@ -4,14 +4,14 @@
     part        what a part is: a path, a computation, charts
     store       answers kept beside the model, under a key of question and state of the data
     explaining  computes what is not there yet
-    ledger, …   one module a part: its answer, its computation from `models.gap`, its chart
+    classes, ledger, …   one module a part: its answer, its computation from `models.gap`, its chart
 
 A new part is one module with a PART, and its line here.
 """
 
 from typing import Any
 
-from service.gap import ledger
+from service.gap import classes, ledger
 from service.gap.part import Part
 
-PARTS: dict[str, Part[Any]] = {part.name: part for part in (ledger.PART,)}
+PARTS: dict[str, Part[Any]] = {part.name: part for part in (classes.PART, ledger.PART)}

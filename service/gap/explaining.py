@@ -51,6 +51,9 @@ class Question:
             "created_at": self.card["created_at"],
             "digests": digests,
             "annotations": database.annotation_state(),
+            "classes": [
+                sorted(found.items()) for found in (database.class_names(), database.superclasses())
+            ],
             "others": sorted(
                 (card["model"], card["created_at"]) for card in self._analysis.results.models()
             ),

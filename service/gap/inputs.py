@@ -183,6 +183,11 @@ class Inputs:
         return {c: known.get(c, str(c)) for c in ids} | known
 
     @cached_property
+    def superclasses(self) -> dict[int, str]:
+        """Superclass of each class that has one."""
+        return self.database.superclasses()
+
+    @cached_property
     def feature_names(self) -> list[str]:
         """Names of the features in the order of the vectors."""
         return [] if self.backbone is None else self.database.feature_names(self.backbone)

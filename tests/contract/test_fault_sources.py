@@ -209,6 +209,7 @@ NAMES = {
     "names_latin_1_plain": (b"cat\ncaf\xe9\n", "encoding", 2, None),
     "names_no_such_columns": (b"id,name\n0,cat\n", "header_mismatch", 1, None),
     "names_column_twice": (b"label,name,label\n0,cat,1\n", "header_mismatch", 1, None),
+    "names_superclass_twice": (b"label,name,superclass,superclass\n", "header_mismatch", 1, None),
     "names_only_a_label": (b"label,name\n0,cat\n1\n", "ragged_row", 3, None),
     "names_comma_unquoted": (b"label,name\n0,tench, Tinca\n", "ragged_row", 2, None),
     "names_open_quote": (b'label,name\n0,cat\n1,"dog\n2,owl\n', "ragged_row", 3, None),

@@ -294,6 +294,21 @@ def test_class_names(data, toy_csv, tmp_path):
     assert len(Database(data).class_names()) == 4
 
 
+def test_superclasses_are_kept_until_other_classes_are_given(data, toy_csv, tmp_path):
+    load(data, [toy_csv])
+    assert Database(data).superclasses() == {}
+    names = tmp_path / "names.csv"
+    names.write_text("label,superclass,name\n0,pet,cat\n1, pet ,dog\n2,bird,owl\n3,,ant\n")
+    load(data, [toy_csv], classes=names)
+    assert Database(data).superclasses() == {0: "pet", 1: "pet", 2: "bird"}
+    load(data, [toy_csv], reference="v2")
+    assert Database(data).superclasses() == {0: "pet", 1: "pet", 2: "bird"}
+    assert Database(data).class_names()[3] == "ant"
+    names.write_text("cat\ndog\nowl\nant\n")
+    load(data, [toy_csv], classes=names)
+    assert Database(data).superclasses() == {}
+
+
 @pytest.mark.parametrize(
     ("text", "code"),
     [

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from etl.class_names import read_class_names
+from etl.class_names import read_class_file
 from service.errors import BadImages, ClassesDisagree
 from service.extraction.images import check_classes, class_labels, find_images, write_classes
 
@@ -73,7 +73,7 @@ def test_a_given_mapping_keeps_the_labels_of_absent_classes(tmp_path):
     stored = tmp_path / "val_x.classes.csv"
     stored.write_text(write_classes(images.classes))
     assert stored.read_text().splitlines()[1] == "0,tench,n1"
-    assert read_class_names(stored) == {0: "tench", 1: "crane", 2: "crane"}
+    assert read_class_file(stored).names == {0: "tench", 1: "crane", 2: "crane"}
     assert find_images(folder, prefix="val", classes=stored).classes == images.classes
     # ImageNetV2's numbers are the labels of the same mapping
     numbers = find_images(put(tmp_path / "v2", "2/a.png", "0/a.png"), prefix="v2", classes=classes)
@@ -86,7 +86,7 @@ def test_names_with_commas_and_quotes_come_back(tmp_path):
     folder = put(tmp_path / "i", 'a, "b"/1.png')
     stored = tmp_path / "c.csv"
     stored.write_text(write_classes(find_images(folder, prefix="v").classes))
-    assert read_class_names(stored) == {0: 'a, "b"'}
+    assert read_class_file(stored).names == {0: 'a, "b"'}
 
 
 @pytest.mark.parametrize(
