@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from models.gap.features import distances_within_classes, feature_shifts, permutation_p_values
+from models.gap.features import distances_within_classes, permutation_p_values
 from models.gap.margins import StandardHead, margin_ledger, strongest_others
 from models.gap.resampling import replicates
 from models.heads import LinearHead, TrainRows, scores, train
-from tests.simulator import K, NUISANCE, World
+from tests.simulator import NUISANCE, World
 
 
 def small(seed=0, n1=200, n2=150, k=6, d=9):
