@@ -11,7 +11,7 @@ from models.estimate import Estimate, Z
 N_PERMUTATIONS = 199
 NEARLY_CONSTANT = 0.01  # of the median feature's standard deviation over the train rows
 _ROUNDING = 1e-6  # of a feature's mean: what moves less may move by rounding alone
-_BLOCK = 64
+_BLOCK = 8  # features whose keys stay in a core's cache
 
 
 @dataclass(frozen=True)
@@ -167,6 +167,7 @@ def distances(
     ([0.5], [1.0])
     """
     d, n, m = a.shape[1], len(a), len(b)
+    whole = np.int32 if n * m < 2**31 else np.int64
     ks, w1 = np.empty(d), np.empty(d)
     for start in range(0, d, _BLOCK):
         stop = min(start + _BLOCK, d)
@@ -174,8 +175,8 @@ def distances(
             [_sort_keys(a[:, start:stop], 0), _sort_keys(b[:, start:stop], 1)]
         ).T.copy()
         keys.sort(axis=1)
-        is_b = (keys & 1).astype(np.int64)
-        apart = np.cumsum(n * is_b - m * (1 - is_b), axis=1)[:, :-1] / (n * m)
+        is_b = (keys & 1).astype(whole)
+        apart = np.cumsum((n + m) * is_b - m, axis=1, dtype=whole)[:, :-1] / (n * m)
         width = np.diff(_values(keys).astype(float), axis=1)
         # inside a run of ties the distributions have not both stepped yet: only its end counts
         apart = np.where(width > 0, np.abs(apart), 0.0)

@@ -11,7 +11,7 @@ from models.gap.resampling import Replicates, weighted_accuracy
 N_SETS = 20
 TOLERATED = 0.002  # accuracy on the target: the lower end of its change must lie above minus this
 _CLOSE = 0.02  # of the importance wanted
-_SWAPS = 4  # tried a feature of the set
+_SWAPS = 4  # tried a feature of the set, and 16 besides
 
 NARROWS = "narrows the gap"
 COSTS = "the gap is smaller, but accuracy on the target is lower"
@@ -66,7 +66,7 @@ def _matched(
 ) -> np.ndarray:
     order = rng.permutation(pool)
     inside, outside = order[:q], order[q:]
-    for _ in range(_SWAPS * q):
+    for _ in range(16 + _SWAPS * q):
         missing = wanted - importance[inside].sum()
         if abs(missing) <= _CLOSE * wanted or len(outside) == 0:
             break

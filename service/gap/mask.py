@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import ConfigDict, Field
 
 from models import heads
+from models.errors import InvalidParams
 from models.estimate import share
 from models.gap.masking import TOLERATED, MaskEffect, mask_effect, matched_sets
 from models.gap.resampling import Replicates, replicates
@@ -105,7 +106,7 @@ def check_mask(card: Mapping[str, Any], feature_names: Sequence[str], names: Seq
 
     Raises
     ------
-    ImportedModel, NotTrainedHere, NotFound
+    ImportedModel, NotTrainedHere, NotFound, models.errors.InvalidParams
     """
     if card["backbone"] is None:
         raise ImportedModel(
@@ -124,7 +125,7 @@ def check_mask(card: Mapping[str, Any], feature_names: Sequence[str], names: Seq
             "lists them."
         )
     if len(set(names)) == len(feature_names):
-        raise NotFound("wanted some features to be left, got all of them to leave out.")
+        raise InvalidParams("wanted some features to be left, got all of them to leave out.")
 
 
 def compute(

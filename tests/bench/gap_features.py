@@ -1,6 +1,6 @@
 """What each step of /gap/{model}/features takes, near ImageNet's size, on normal features.
 
-python -m tests.bench.gap_features --reference 50000 --target 10000 --features 1024 --classes 1000
+python -m tests.bench.gap_features --reference 50000 --target 10000
 """
 
 import argparse
@@ -29,7 +29,7 @@ def main() -> None:
     asked = parser.parse_args()
     rng = np.random.default_rng(0)
     d, k = asked.features, asked.classes
-    means = rng.standard_normal((k, d), dtype=np.float32) * 0.3
+    means = rng.standard_normal((k, d), dtype=np.float32) * 0.13
     labels = [np.arange(n) % k for n in (asked.reference, asked.target)]
     rows = [means[y] + rng.standard_normal((len(y), d), dtype=np.float32) for y in labels]
     rows[1] += 0.05
