@@ -5,6 +5,7 @@
     store       answers kept beside the model, under a key of question and state of the data
     explaining  computes what is not there yet
     ledger, …   one module a part: its answer, its computation from `models.gap`, its chart
+    mask        the head fitted again without some features: asked for by name, so no part
 
 A new part is one module with a PART, and its line here.
 """
