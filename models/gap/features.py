@@ -1,7 +1,9 @@
 """Which features shift between two test sets, and how much the head leans on them (G9)."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -167,21 +169,22 @@ def distances(
     ([0.5], [1.0])
     """
     d, n, m = a.shape[1], len(a), len(b)
-    whole = np.int32 if n * m < 2**31 else np.int64
     ks, w1 = np.empty(d), np.empty(d)
-    for start in range(0, d, _BLOCK):
-        stop = min(start + _BLOCK, d)
-        keys = np.concatenate(
-            [_sort_keys(a[:, start:stop], 0), _sort_keys(b[:, start:stop], 1)]
-        ).T.copy()
+
+    def compare(start: int) -> None:
+        here = slice(start, min(start + _BLOCK, d))
+        keys = np.concatenate([_sort_keys(a[:, here], 0), _sort_keys(b[:, here], 1)]).T.copy()
         keys.sort(axis=1)
-        is_b = (keys & 1).astype(whole)
-        apart = np.cumsum((n + m) * is_b - m, axis=1, dtype=whole)[:, :-1] / (n * m)
+        is_b = (keys & 1).astype(np.int64)
+        apart = np.cumsum((n + m) * is_b - m, axis=1)[:, :-1] / (n * m)
         width = np.diff(_values(keys).astype(float), axis=1)
         # inside a run of ties the distributions have not both stepped yet: only its end counts
         apart = np.where(width > 0, np.abs(apart), 0.0)
-        ks[start:stop] = apart.max(axis=1, initial=0.0)
-        w1[start:stop] = (apart * width).sum(axis=1)
+        ks[here] = apart.max(axis=1, initial=0.0)
+        w1[here] = (apart * width).sum(axis=1)
+
+    with ThreadPoolExecutor() as pool:  # NumPy sorts without holding the interpreter
+        list(pool.map(compare, range(0, d, _BLOCK)))
     return ks, w1
 
 
@@ -250,8 +253,14 @@ class _WithinClasses:
         self._per_b = float((weight**2 / np.maximum(n_b, 1)).sum())
         # reference first, each less its class's mean over both sets
         self.rows = self._centred(np.concatenate([a[in_a], b[in_b]]), counts)
-        self._squares = np.square(self.rows)
-        self._total = self._squares.sum(axis=0, dtype=float)
+
+    @cached_property
+    def _squares(self) -> np.ndarray:
+        return np.asarray(np.square(self.rows))
+
+    @cached_property
+    def _total(self) -> np.ndarray:
+        return np.asarray(self._squares.sum(axis=0, dtype=float))
 
     def _centred(self, rows: np.ndarray, counts: np.ndarray) -> np.ndarray:
         order = np.argsort(self._column, kind="stable")
