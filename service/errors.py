@@ -98,6 +98,12 @@ class TestWasTrained(ServiceError):
     __test__ = False  # not a test class, whatever its name begins with
 
 
+class NotTrainedHere(ServiceError):
+    """A head whose weights were given or made of others, where one is wanted to be fitted again."""
+
+    code = "not_trained_here"
+
+
 class ImportedModel(ServiceError):
     """A model of which only the predictions are here, where its head is wanted."""
 
@@ -202,6 +208,7 @@ STATUS: dict[type[Exception], int] = {
     NotReady: 409,
     TestWasTrained: 409,
     ImportedModel: 409,
+    NotTrainedHere: 409,
     NoFeatures: 409,
     NothingToDraw: 409,
     BadName: 422,

@@ -7,9 +7,10 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from service.analysis import Analysis
-from service.errors import NotReady
+from service.errors import NotFound, NotReady
 from service.gap import PARTS
 from service.gap.explaining import Question
+from service.gap.mask import MaskIn, MaskOut, mask_id
 from service.gap.part import Part
 from service.jobs import OPEN, Job, Jobs
 from service.schemas import JobOut, ModelName, PartOut
@@ -47,6 +48,64 @@ def _add(part: Part[Any]) -> None:
 
 for _part in PARTS.values():
     _add(_part)
+
+
+@router.post(
+    "/gap/{model}/mask",
+    response_model=MaskOut,
+    responses={202: {"model": JobOut, "description": "It is being computed by this job"}},
+    tags=["analysis"],
+)
+def mask(model: _Name, body: MaskIn, request: Request) -> Response:
+    """Fit the head again without some features: the answer where it is known, else a job."""
+    question = Question(request.app.state.analysis, model, body.reference, body.target)
+    names = sorted(set(body.features))
+    question.check_mask(names)
+    found = question.masked(mask_id(names))
+    if found is None and request.app.state.explainer is None:  # nobody else would do it
+        question.mask(names)
+        found = question.masked(mask_id(names))
+    if found is None:
+        return accepted(_job_of(request, request.app.state.jobs, question, names))
+    return Response(found, media_type="application/json")
+
+
+@router.get(
+    "/gap/{model}/mask/{mask}",
+    response_model=MaskOut,
+    responses={202: {"model": JobOut, "description": "It is being computed by this job"}},
+    tags=["analysis"],
+)
+def masked(
+    model: _Name,
+    mask: Annotated[str, Path(description="Its id: of the answer, or of a list of features.")],
+    request: Request,
+    reference: _Split = None,
+    target: _Split = None,
+) -> Response:
+    """Answer what leaving out a set of features does, which POST asked for."""
+    question = Question(request.app.state.analysis, model, reference, target)
+    found = question.masked(mask)
+    if found is not None:
+        return Response(found, media_type="application/json")
+    jobs: Jobs = request.app.state.jobs
+    asked = [
+        job
+        for job in jobs.all()
+        if job.request.get("explain") == _asked(question)["explain"]
+        and mask_id(job.request.get("mask", [])) == mask
+    ]
+    if not asked:
+        raise NotFound(
+            f"wanted features of {model!r} that were left out, got {mask!r}. Ask with POST "
+            f"/gap/{model}/mask."
+        )
+    if asked[0].state in OPEN:
+        return accepted(asked[0])
+    raise NotReady(
+        f"wanted mask {mask} of {model!r}, but its job {asked[0].job} is {asked[0].state}: "
+        f"{asked[0].error or asked[0].message}"
+    )
 
 
 def explained(
@@ -115,14 +174,18 @@ def accepted(job: Job) -> JSONResponse:
     )
 
 
-def _job_of(request: Request, jobs: Jobs, question: Question) -> Job:
+def _job_of(request: Request, jobs: Jobs, question: Question, mask: list[str] | None = None) -> Job:
     """Return the open job of a question, queued now where there is none."""
     model = question.card["model"]
-    asked = {
-        "explain": {"model": model, "reference": question.reference, "target": question.target}
-    }
+    asked = _asked(question) | ({} if mask is None else {"mask": mask})
     with request.app.state.naming:
         return jobs.find_open(asked) or jobs.submit(asked, model)
+
+
+def _asked(question: Question) -> dict[str, Any]:
+    """Return the request of the job that computes all parts of a question."""
+    model = question.card["model"]
+    return {"explain": {"model": model, "reference": question.reference, "target": question.target}}
 
 
 def _stored(question: Question, part: str) -> bytes:

@@ -349,7 +349,10 @@ def work_on(data: Path, n_threads: int | None, parent: int, lane: str = TRAIN) -
 
         if lane == EXPLAIN:
             question = Question(analysis, **request["explain"])
-            question.compute(progress=while_parent_lives)
+            if "mask" in request:
+                question.mask(request["mask"], progress=while_parent_lives)
+            else:
+                question.compute(progress=while_parent_lives)
         else:
             analysis.train(**request, progress=while_parent_lives, note=notes.append)
         return "; ".join(notes)

@@ -8,6 +8,9 @@
     confusions  which wrong answers became more or less frequent
     hierarchy   gaps of superclasses
     features    which features shift, and how much the head leans on them (G9)
+    margins     which features make a linear head's margins smaller (G8)
+    separation  how well each feature separates the classes of each set, and what masking it costs
+    masking     a head fitted again without some features, beside random sets (G10)
     reporting   all of it for one head and two test sets
 
 The ids in brackets are those of the method table in README, "What each number means". Everything

@@ -1,15 +1,19 @@
 """Which features shift between two test sets, and how much the head leans on them (G9)."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from models.estimate import Estimate, Z
 
 N_PERMUTATIONS = 199
-_BLOCK = 64
+NEARLY_CONSTANT = 0.01  # of the median feature's standard deviation over the train rows
+_ROUNDING = 1e-6  # of a feature's mean: what moves less may move by rounding alone
+_BLOCK = 8  # features whose keys stay in a core's cache
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,9 @@ class FeatureShift:
         classes in both sets: another mix of classes alone does not move it
     p_value : of the latter, by permutation within classes, adjusted for looking at all features
     head_weight : how much the head leans on it: scores per train standard deviation
+    relevance : |shift within classes| in train standard deviations × head weight, scores; 0 where
+        the feature is nearly constant over the train rows, for the quotient means nothing there
+    is_nearly_constant : see `nearly_constant`
     """
 
     feature_id: int
@@ -35,6 +42,8 @@ class FeatureShift:
     mean_difference_within_classes: Estimate
     p_value: float | None
     head_weight: float
+    relevance: float
+    is_nearly_constant: bool
 
 
 def feature_shifts(
@@ -48,7 +57,9 @@ def feature_shifts(
     seed: int,
     progress: Callable[[float, str], None] = lambda _share, _message: None,
 ) -> list[FeatureShift]:
-    """Shift of every feature; first the one that moves the scores most: |shift| / sd × weight.
+    """Shift of every feature; first the one that moves the scores most, by `relevance`.
+
+    Features that are nearly constant over the train rows come last.
 
     Parameters
     ----------
@@ -75,7 +86,8 @@ def feature_shifts(
     progress(0.7, "permuting within classes")
     p_values = within.p_values(seed)
     d_within = within.cohen_d()
-    moved = np.divide(np.abs(within.shift), train_sd, out=np.zeros(len(ks)), where=train_sd > 0)
+    flat = nearly_constant(train_sd, reference.mean(axis=0, dtype=float))
+    moved = np.divide(np.abs(within.shift), train_sd, out=np.zeros(len(ks)), where=~flat)
     relevance = np.nan_to_num(moved) * head_weights
     return [
         FeatureShift(
@@ -86,9 +98,63 @@ def feature_shifts(
             _estimate_of_d(d_within[0][j], d_within[1][j], within.n),
             None if np.isnan(p_values[j]) else float(p_values[j]),
             float(head_weights[j]),
+            float(relevance[j]),
+            bool(flat[j]),
         )
-        for j in np.lexsort((np.arange(len(ks)), -relevance))
+        for j in np.lexsort((np.arange(len(ks)), -relevance, flat))
     ]
+
+
+def nearly_constant(
+    train_sd: Float[np.ndarray, " d"], means: Float[np.ndarray, " d"]
+) -> Bool[np.ndarray, " d"]:
+    """Whether a feature hardly moves over the train rows, so that shift / train sd means nothing.
+
+    Its train standard deviation is 0, below 1 % of the median feature's (of those that move), or
+    within the rounding of its mean.
+
+    Parameters
+    ----------
+    train_sd
+        Standard deviation of each feature over the train rows.
+    means
+        Where each feature lies, in its own unit.
+
+    Examples
+    --------
+    >>> nearly_constant(np.array([0.0, 1.0, 2.0, 1e-3]), np.zeros(4)).tolist()
+    [True, False, False, True]
+    """
+    moves = train_sd > 0
+    if not moves.any():
+        return np.ones(len(train_sd), bool)
+    least = np.maximum(NEARLY_CONSTANT * np.median(train_sd[moves]), _ROUNDING * np.abs(means))
+    return np.asarray(~moves | (train_sd < least))
+
+
+def distances_within_classes(
+    a: Float[np.ndarray, "n d"],
+    a_labels: Int[np.ndarray, " n"],
+    b: Float[np.ndarray, "m d"],
+    b_labels: Int[np.ndarray, " m"],
+) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, " d"]]:
+    """`distances` after each class's mean over both sets was taken off its rows.
+
+    What tells classes apart no longer widens the distributions, so that a shift within classes
+    shows; rows of classes in one set alone take no part. NaN where no class is in both sets.
+
+    Examples
+    --------
+    >>> a, b = np.array([[0.0], [8.0]]), np.array([[1.0], [9.0]])
+    >>> ks, w1 = distances_within_classes(a, np.array([0, 1]), b, np.array([0, 1]))
+    >>> ks.tolist(), w1.tolist()
+    ([1.0], [1.0])
+    """
+    within = _WithinClasses(a, a_labels, b, b_labels)
+    if min(within.n.values()) == 0:
+        return np.full(a.shape[1], np.nan), np.full(a.shape[1], np.nan)
+    n_a = within.n["reference"]
+    return distances(within.rows[:n_a], within.rows[n_a:])
 
 
 def distances(
@@ -104,19 +170,21 @@ def distances(
     """
     d, n, m = a.shape[1], len(a), len(b)
     ks, w1 = np.empty(d), np.empty(d)
-    for start in range(0, d, _BLOCK):
-        stop = min(start + _BLOCK, d)
-        keys = np.concatenate(
-            [_sort_keys(a[:, start:stop], 0), _sort_keys(b[:, start:stop], 1)]
-        ).T.copy()
+
+    def compare(start: int) -> None:
+        here = slice(start, min(start + _BLOCK, d))
+        keys = np.concatenate([_sort_keys(a[:, here], 0), _sort_keys(b[:, here], 1)]).T.copy()
         keys.sort(axis=1)
         is_b = (keys & 1).astype(np.int64)
-        apart = np.cumsum(n * is_b - m * (1 - is_b), axis=1)[:, :-1] / (n * m)
+        apart = np.cumsum((n + m) * is_b - m, axis=1)[:, :-1] / (n * m)
         width = np.diff(_values(keys).astype(float), axis=1)
         # inside a run of ties the distributions have not both stepped yet: only its end counts
         apart = np.where(width > 0, np.abs(apart), 0.0)
-        ks[start:stop] = apart.max(axis=1, initial=0.0)
-        w1[start:stop] = (apart * width).sum(axis=1)
+        ks[here] = apart.max(axis=1, initial=0.0)
+        w1[here] = (apart * width).sum(axis=1)
+
+    with ThreadPoolExecutor() as pool:  # NumPy sorts without holding the interpreter
+        list(pool.map(compare, range(0, d, _BLOCK)))
     return ks, w1
 
 
@@ -183,10 +251,16 @@ class _WithinClasses:
         # variance of the weighted difference: v_a · per_a + v_b · per_b
         self._per_a = float((weight**2 / np.maximum(n_a, 1)).sum())
         self._per_b = float((weight**2 / np.maximum(n_b, 1)).sum())
-        rows = np.concatenate([a[in_a], b[in_b]])
-        self._rows = self._centred(rows, counts)
-        self._squares = np.square(self._rows)
-        self._total = self._squares.sum(axis=0, dtype=float)
+        # reference first, each less its class's mean over both sets
+        self.rows = self._centred(np.concatenate([a[in_a], b[in_b]]), counts)
+
+    @cached_property
+    def _squares(self) -> np.ndarray:
+        return np.asarray(np.square(self.rows))
+
+    @cached_property
+    def _total(self) -> np.ndarray:
+        return np.asarray(self._squares.sum(axis=0, dtype=float))
 
     def _centred(self, rows: np.ndarray, counts: np.ndarray) -> np.ndarray:
         order = np.argsort(self._column, kind="stable")
@@ -201,7 +275,7 @@ class _WithinClasses:
         """Target minus reference, in the feature's own unit; NaN where no class is in both."""
         if self._weight == 0:
             return np.full(self._d, np.nan)
-        return np.asarray(self._rows[self._is_b].sum(axis=0, dtype=float) / self._weight)
+        return np.asarray(self.rows[self._is_b].sum(axis=0, dtype=float) / self._weight)
 
     def cohen_d(self) -> tuple[np.ndarray, np.ndarray]:
         """Shift over the pooled standard deviation within classes, and its standard error."""
@@ -212,7 +286,7 @@ class _WithinClasses:
         spread[spread == 0] = np.nan
         d = self.shift / spread
         of_means = (v_a[0] * self._per_a + v_b[0] * self._per_b) / self._weight**2 / spread**2
-        return d, np.sqrt(of_means + d**2 / (2 * len(self._rows)))
+        return d, np.sqrt(of_means + d**2 / (2 * len(self.rows)))
 
     def p_values(self, seed: int) -> Float[np.ndarray, " d"]:
         """See `permutation_p_values`."""
@@ -232,7 +306,7 @@ class _WithinClasses:
     def _abs_t(self, members: np.ndarray) -> np.ndarray:
         v_a, v_b = self._variances(members)
         error = np.sqrt(v_a * self._per_a + v_b * self._per_b)
-        difference = np.abs((members @ self._rows).astype(float))
+        difference = np.abs((members @ self.rows).astype(float))
         # a column that does not move within classes has no t: nothing speaks for a shift
         flat = error <= 1e-6 * np.sqrt(self._total.max(initial=0.0))
         return np.where(flat, 0.0, difference / np.where(flat, 1.0, error))

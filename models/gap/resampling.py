@@ -57,6 +57,36 @@ class Replicates:
             seed=self.seed,
         )
 
+    def errors_and_p_values(
+        self, values: Float[np.ndarray, "m q"]
+    ) -> tuple[Float[np.ndarray, " q"], Float[np.ndarray, " q"]]:
+        """Return each column's standard error, and the p-value that it is 0, adjusted for all.
+
+        (1 + replicates whose largest |t|, taken around the sample, reaches this column's |t|) /
+        (1 + replicates). NaN (both) in columns that are not known in the sample; p is 1 where
+        nothing spreads.
+
+        Source: P. H. Westfall and S. S. Young (1993), Resampling-Based Multiple Testing,
+        algorithm 2.5 (single step).
+        """
+        known = np.isfinite(values[0])
+        errors = np.std(values[1:], axis=0, ddof=1)
+        spread = np.where(known & (errors > 1e-12 * np.abs(values[0])), errors, np.inf)
+        largest = np.nan_to_num(np.abs(values[1:] - values[0]) / spread).max(axis=1, initial=0.0)
+        t = np.nan_to_num(np.abs(values[0]) / spread)
+        reached = (largest[:, None] >= t[None, :] * (1 - 1e-9)).sum(axis=0)
+        p_values = (1 + reached) / len(values)
+        return np.where(known, errors, np.nan), np.where(known, p_values, np.nan)
+
+
+def weighted_sums(
+    columns: Float[np.ndarray, "n q"], weights: Float[np.ndarray, "n m"]
+) -> Float[np.ndarray, "m q"]:
+    """Σ weight × column for each replicate, float64; the first, of weights 1, summed in float64."""
+    found = (weights.T @ columns.astype(np.float32, copy=False)).astype(np.float64)
+    found[0] = columns.sum(axis=0, dtype=np.float64)
+    return np.asarray(found)
+
 
 def replicates(
     reference_labels: Int[np.ndarray, " n1"],

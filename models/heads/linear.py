@@ -127,10 +127,28 @@ def linear_approximation(
     >>> linear_approximation(np.stack([X[:, 0], -X[:, 0]], axis=1), X).round(2)
     array([1.41, 0.  ])
     """
-    X = X - X.mean(axis=0, dtype=float)
+    return norm_of_centred(nearest_linear(scores, X)[0])
+
+
+def nearest_linear(
+    scores: Float[np.ndarray, "n k"], X: Float[np.ndarray, "n d"]
+) -> tuple[Float[np.ndarray, "d k"], Float[np.ndarray, " k"]]:
+    """Weights and bias of the linear head nearest to centred scores (see `linear_approximation`).
+
+    Examples
+    --------
+    >>> X = np.array([[1.0, 1], [1, -1], [-1, 1], [-1, -1]])
+    >>> weight, bias = nearest_linear(np.stack([X[:, 0] + 1, -X[:, 0] - 1], axis=1), X)
+    >>> weight.round(2).tolist(), bias.round(2).tolist()
+    ([[1.0, -1.0], [0.0, 0.0]], [1.0, -1.0])
+    """
+    centre = X.mean(axis=0, dtype=float)
+    X = X - centre
     apart = scores - scores.mean(axis=1, keepdims=True, dtype=float)
+    level = apart.mean(axis=0)
     gram = X.T @ X / len(X) + _RIDGE * np.eye(X.shape[1])
-    return norm_of_centred(np.linalg.solve(gram, X.T @ (apart - apart.mean(axis=0)) / len(X)))
+    weight = np.linalg.solve(gram, X.T @ (apart - level) / len(X))
+    return weight, level - centre @ weight
 
 
 def interpolated(a: LinearHead, b: LinearHead, alpha: float) -> LinearHead:

@@ -1,7 +1,7 @@
 """The only rows that training accepts."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -72,7 +72,34 @@ class TrainRows:
                 f"{len(self.features)} rows."
             )
 
+    def only(self, columns: Int[np.ndarray, " q"]) -> "TrainRows":
+        """Return the same rows with some of their features.
+
+        Examples
+        --------
+        >>> rows = TrainRows(np.array([[1, 2, 3]], np.float32), np.array([0]), roles=["train"])
+        >>> rows.only(np.array([0, 2])).features[0:1].tolist()
+        [[1.0, 3.0]]
+        """
+        return replace(self, features=_Columns(self.features, columns))
+
     @property
     def class_ids(self) -> Int[np.ndarray, " k"]:
         """The classes that occur, rising: what a head trained on these rows can know."""
         return np.unique(self.labels)
+
+
+class _Columns:
+    """Some columns of a matrix, taken when its rows are read."""
+
+    def __init__(self, matrix: Matrix, columns: np.ndarray) -> None:
+        self._matrix, self._columns = matrix, columns
+        self.shape = (len(matrix), len(columns))
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self._matrix)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        """Rows start … stop - 1, float32 [b, q]."""
+        return np.ascontiguousarray(self._matrix[rows][:, self._columns])

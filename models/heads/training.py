@@ -154,6 +154,43 @@ def train(
     return found
 
 
+def refit(
+    rows: TrainRows,
+    head: str,
+    params: Mapping[str, Any],
+    *,
+    seed: int,
+    progress: Progress = lambda _share, _message: None,
+    resources: Resources | None = None,
+) -> TrainedHead:
+    """Fit one setting of one kind of head on all train rows, with nothing held out.
+
+    For questions about a choice that was made before: its classes are those of `train` with that
+    setting, its scores are not scaled by a temperature.
+
+    Parameters
+    ----------
+    head, params
+        One of the kinds in `models.heads.kinds` or `sklearn:NAME`, and one value a parameter.
+
+    Raises
+    ------
+    InvalidParams, NoTrainRows, NoRoom
+    """
+    candidates = kind_of(head).candidates(head, params, len(rows.labels))
+    if len(candidates) != 1:
+        raise InvalidParams(f"wanted one setting of {head}, got {len(candidates)}.")
+    session = Session(
+        rows,
+        seed=seed,
+        progress=progress,
+        checkpoint=NoCheckpoint(),
+        resources=resources or Resources(),
+    )
+    session.span(0.05, 1.0, "fitting on all train rows")
+    return session.fit_all(head, candidates[0], {})
+
+
 def _one(session: Session, head: str, params: Mapping[str, Any]) -> Trained:
     candidates = kind_of(head).candidates(head, params, session.matrix.shape[0])
     session.span(0.05, 0.8, "internal validation")

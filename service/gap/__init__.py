@@ -4,14 +4,19 @@
     part        what a part is: a path, a computation, charts
     store       answers kept beside the model, under a key of question and state of the data
     explaining  computes what is not there yet
-    classes, ledger, …   one module a part: its answer, its computation from `models.gap`, its chart
+    groups      the groups of covariates that ledger and overlap re-weight by
+    mask        the head fitted again without some features: asked for by name, so no part
+    ledger, …   one module a part: its answer, its computation from `models.gap`, its chart
 
 A new part is one module with a PART, and its line here.
 """
 
 from typing import Any
 
-from service.gap import classes, ledger
+from service.gap import classes, features, ledger
 from service.gap.part import Part
 
-PARTS: dict[str, Part[Any]] = {part.name: part for part in (classes.PART, ledger.PART)}
+PARTS: dict[str, Part[Any]] = {
+    part.name: part
+    for part in (ledger.PART, classes.PART, features.PART)
+}

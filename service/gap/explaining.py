@@ -1,12 +1,12 @@
 """Answers to "why this gap", computed part by part, kept, and found again."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from service.errors import NotFound
 from service.evaluations import SEED
-from service.gap import PARTS
+from service.gap import PARTS, mask
 from service.gap.inputs import Inputs
 from service.gap.store import Store, key_of
 from service.importing import splits_imported
@@ -91,21 +91,66 @@ class Question:
         ------
         NotFound, NotATest, DataChanged, models.errors.ModelError
         """
-        analysis, model = self._analysis, self.card["model"]
         names = [only] if only is not None else sorted(PARTS, key=lambda name: name != first)
         wanted = [name for name in names if self.stored(name) is None]
         if not wanted:
             return
-        analysis.evaluate(model, progress=part_of(progress, 0.0, 0.1))
-        self._store.sweep(model, {self.key, *self._of_other_pairs()})
-        inputs = Inputs(analysis.database, analysis.results, self.card, self.reference, self.target)
+        inputs = self._inputs(part_of(progress, 0.0, 0.1))
         for i, name in enumerate(wanted):
             steps = (0.1 + 0.9 * i / len(wanted), 0.1 + 0.9 * (i + 1) / len(wanted))
             began = now()
             found = PARTS[name].compute(inputs, part_of(progress, *steps, prefix=f"{name}: "))
-            seconds = round((now() - began).total_seconds(), 3)
-            found = found.model_copy(update={"seconds_s": seconds})
-            self._store.write(model, self.key, name, found.model_dump_json().encode())
+            self._keep(name, found, (now() - began).total_seconds())
+
+    def masked(self, mask_id: str) -> bytes | None:
+        """JSON of what leaving out a set of features does, where it was computed, else None."""
+        return self._store.read(self.card["model"], self.key, f"mask-{mask_id}")
+
+    def check_mask(self, names: Sequence[str]) -> None:
+        """Refuse features that cannot be left out, before they are queued.
+
+        Raises
+        ------
+        ImportedModel, NotTrainedHere, NotFound
+        """
+        backbone = self.card["backbone"]
+        known = [] if backbone is None else self._analysis.database.feature_names(backbone)
+        mask.check_mask(self.card, known, names)
+
+    def mask(
+        self,
+        names: Sequence[str],
+        *,
+        progress: Progress = lambda _share, _message: None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        """Fit the head again without some features, and keep what comes of it.
+
+        Raises
+        ------
+        NotFound, NotATest, DataChanged, ImportedModel, NotTrainedHere, models.errors.ModelError
+        """
+        self.check_mask(names)
+        mask_id = mask.mask_id(names)
+        if self.masked(mask_id) is not None:
+            return
+        inputs = self._inputs(part_of(progress, 0.0, 0.1))
+        began = now()
+        found = mask.compute(
+            inputs, names, self._analysis.resources, part_of(progress, 0.1, 1.0, prefix="mask: ")
+        )
+        self._keep(f"mask-{mask_id}", found, (now() - began).total_seconds())
+
+    def _inputs(self, progress: Progress) -> Inputs:
+        """Score what is not scored, sweep what is outdated, and lay out what explainers read."""
+        analysis, model = self._analysis, self.card["model"]
+        analysis.evaluate(model, progress=progress)
+        self._store.sweep(model, {self.key, *self._of_other_pairs()})
+        return Inputs(analysis.database, analysis.results, self.card, self.reference, self.target)
+
+    def _keep(self, name: str, found: PartOut, seconds: float) -> None:
+        found = found.model_copy(update={"seconds_s": round(seconds, 3)})
+        self._store.write(self.card["model"], self.key, name, found.model_dump_json().encode())
 
     def _of_other_pairs(self) -> set[str]:
         """Keys of questions with other ends, whatever their state."""

@@ -17,6 +17,7 @@ from service.results import Results
 
 T = TypeVar("T")
 U = TypeVar("U")
+_SAMPLE_ROWS = 2000
 
 
 @dataclass(frozen=True)
@@ -174,6 +175,17 @@ class Inputs:
     def train_mean(self) -> np.ndarray:
         """Mean of each feature over the train rows, float64 [d]."""
         return self.database.train_mean(self.backbone)
+
+    @cached_property
+    def train_sample(self) -> np.ndarray:
+        """About 2,000 train rows, evenly over all of them, float32 [n, d].
+
+        Raises
+        ------
+        models.errors.NoTrainRows
+        """
+        rows, _ = self.database.train_rows(self.backbone)
+        return rows.features[:: max(1, len(rows.features) // _SAMPLE_ROWS)]
 
     @cached_property
     def class_names(self) -> dict[int, str]:

@@ -5,6 +5,7 @@ from scipy.stats import ks_2samp, wasserstein_distance
 from models.gap.features import (
     _WithinClasses,
     distances,
+    distances_within_classes,
     feature_shifts,
     permutation_p_values,
 )
@@ -92,3 +93,40 @@ def test_shifts_are_null_where_nothing_can_be_known():
     assert found[0].p_value is None
     assert found[0].mean_difference.estimate is None
     assert found[0].mean_difference_within_classes.reason is not None
+
+
+def test_a_feature_that_is_nearly_constant_in_train_does_not_top_the_list():
+    rng = np.random.default_rng(0)
+    y = np.arange(200) % 4
+    a, b = (rng.normal(size=(200, 4)).astype(np.float32) for _ in range(2))
+    b[:, 2] += 1
+    a[:, 0] *= 1e-4
+    b[:, 0] = b[:, 0] * 1e-4 + 1  # ten thousand of its standard deviations
+    found = feature_shifts(
+        a, y, b, y,
+        train_sd=np.array([1e-4, 1.0, 1.0, 0.0]), head_weights=np.ones(4), seed=0,
+    )  # fmt: skip
+    assert [f.feature_id for f in found] == [2, 1, 0, 3]
+    assert [f.is_nearly_constant for f in found] == [False, False, True, True]
+    assert found[2].relevance == 0
+    assert found[2].p_value < 0.05  # it did shift; only the quotient means nothing
+
+
+def test_distances_within_classes_agree_with_scipy_on_centred_rows():
+    rng = np.random.default_rng(0)
+    la, lb = np.arange(90) % 3, np.arange(61) % 4  # class 3 is in one set alone
+    a = (rng.normal(size=(90, 5)) + 5 * la[:, None]).round(1).astype(np.float32)
+    b = (rng.normal(0.4, 1, size=(61, 5)) + 5 * lb[:, None]).round(1).astype(np.float32)
+    ca, cb = a.astype(float), b[lb < 3].astype(float)
+    for c in range(3):
+        mean = np.concatenate([a[la == c], b[lb == c]]).mean(axis=0, dtype=float)
+        ca[la == c] -= mean
+        cb[lb[lb < 3] == c] -= mean
+    ca, cb = ca.astype(np.float32), cb.astype(np.float32)
+    ks, w1 = distances_within_classes(a, la, b, lb)
+    for j in range(5):
+        assert ks[j] == pytest.approx(ks_2samp(ca[:, j], cb[:, j]).statistic, abs=1e-6)
+        assert w1[j] == pytest.approx(wasserstein_distance(ca[:, j], cb[:, j]), abs=1e-6)
+    plain, _ = distances(a, b[lb < 3])
+    assert ks.mean() > plain.mean()  # the classes' means hide the shift
+    assert np.isnan(distances_within_classes(a, la, b, lb + 9)[0]).all()
