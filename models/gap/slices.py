@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int
+from jaxtyping import Bool, Float, Float32, Int, UInt64
 from sklearn.cluster import MiniBatchKMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
@@ -210,6 +210,7 @@ def find_slices(
     target_correct: Bool[np.ndarray, " n2"],
     explore: tuple[Bool[np.ndarray, " n1"], Bool[np.ndarray, " n2"]],
     *,
+    keys: UInt64[np.ndarray, " n"],
     names: Sequence[str],
     categories: Sequence[Sequence[str] | None] | None = None,
     seed: int,
@@ -230,6 +231,9 @@ def find_slices(
         Whether the model is right.
     explore
         Which images are of the explore half.
+    keys
+        A number for each image that is its own, reference first: folds are drawn by it, so that
+        the order in which images are stored changes nothing.
     names
         Of the covariates.
     categories
@@ -259,12 +263,13 @@ def find_slices(
     correct = np.concatenate([reference_correct, target_correct])
     t = is_target[in_explore]
     basis = design(np.concatenate([reference, target])[in_explore], t, n_knots=4)
-    rng = np.random.default_rng(seed)
     c = correct[in_explore]
-    e = _out_of_fold(basis, t, rng)
+    drawn = np.empty(len(c))
+    drawn[np.argsort(keys[in_explore])] = np.random.default_rng(seed).random(len(c))
+    e = _out_of_fold(basis, t, drawn)
     ahead = t - e
     # the expected accuracy of a place counts the images of both sets that are there
-    residual = c - _out_of_fold(basis, c, rng)
+    residual = c - _out_of_fold(basis, c, drawn)
     tree = DecisionTreeRegressor(
         max_depth=_DEPTH, min_weight_fraction_leaf=_LEAST_SHARE, random_state=seed
     )
@@ -286,11 +291,11 @@ def find_slices(
     )
 
 
-def _out_of_fold(basis: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _out_of_fold(basis: np.ndarray, y: np.ndarray, drawn: np.ndarray) -> np.ndarray:
     """Predicted probability of y from a ridge-penalised logistic regression on other folds."""
     found = np.empty(len(y))
     fold = np.empty(len(y), np.int64)
-    fold[np.lexsort((rng.random(len(y)), y))] = np.arange(len(y)) % _FOLDS
+    fold[np.lexsort((drawn, y))] = np.arange(len(y)) % _FOLDS
     for f in range(_FOLDS):
         held = fold == f
         if basis.shape[1] == 0 or len(np.unique(y[~held])) < 2:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from scipy.sparse import csr_array
 
 from models.estimate import Estimate, share
@@ -131,14 +131,18 @@ def standardise(
     ]
 
 
+_Range = tuple[float | None, float | None, float | None]
+_NO_RANGE: _Range = (None, None, None)
+
+
 @dataclass(frozen=True)
 class _Cut:
-    """Bin of each image, and for each bin its name and smallest, largest and mean value."""
+    """Bin of each image; of each bin its name, and smallest, largest and mean value if numbers."""
 
     reference: np.ndarray
     target: np.ndarray
     names: list[str]
-    ranges: list[tuple[float, float, float] | None]
+    ranges: list[_Range]
 
 
 def _cut(covariate: Covariate, n_bins: int) -> _Cut:
@@ -149,12 +153,12 @@ def _cut(covariate: Covariate, n_bins: int) -> _Cut:
     codes = np.full(len(values), len(names))
     codes[known] = bins
     if not known.all():
-        names, ranges = [*names, UNKNOWN], [*ranges, None]
+        names, ranges = [*names, UNKNOWN], [*ranges, _NO_RANGE]
     n1 = len(covariate.reference)
     return _Cut(codes[:n1], codes[n1:], names, ranges)
 
 
-_Named = tuple[np.ndarray, list[str], list[tuple[float, float, float] | None]]
+_Named = tuple[np.ndarray, list[str], list[_Range]]
 
 
 def _cut_numbers(values: np.ndarray, n_bins: int, _categories: Sequence[str]) -> _Named:
@@ -169,9 +173,9 @@ def _cut_numbers(values: np.ndarray, n_bins: int, _categories: Sequence[str]) ->
     np.minimum.at(low, codes, values)
     np.maximum.at(high, codes, values)
     mean = np.bincount(codes, values, minlength=len(n)) / n
-    ranges = list(zip(low.tolist(), high.tolist(), mean.tolist(), strict=True))
+    ranges: list[_Range] = list(zip(low.tolist(), high.tolist(), mean.tolist(), strict=True))
     names = [f"{a:.3g}" if a == b else f"{a:.3g} to {b:.3g}" for a, b, _ in ranges]
-    return codes, names, list(ranges)
+    return codes, names, ranges
 
 
 def _cut_categories(values: np.ndarray, _n_bins: int, categories: Sequence[str]) -> _Named:
@@ -180,13 +184,13 @@ def _cut_categories(values: np.ndarray, _n_bins: int, categories: Sequence[str])
     kept = np.flatnonzero(n)
     if len(kept) > _CATEGORIES_MAX:
         kept = np.sort(np.argsort(-n, kind="stable")[: _CATEGORIES_MAX - 1])
-    names = [categories[i] for i in kept]
+    names = [categories[i] for i in kept.tolist()]
     place = np.full(len(categories), len(names))
     place[kept] = np.arange(len(names))
     codes = place[codes]
     if (codes == len(names)).any():
         names.append(OTHERS)
-    return codes, names, [None] * len(names)
+    return codes, names, [_NO_RANGE] * len(names)
 
 
 def _sums(
@@ -232,13 +236,15 @@ def _parts(
     bins = [
         Bin(
             cut.names[i],
-            *(cut.ranges[i] or (None, None, None)),
+            low,
+            high,
+            mean,
             int(n1[i, 0]),
             int(n2[i, 0]),
             share(int(k1[i, 0]), int(n1[i, 0])),
             share(int(k2[i, 0]), int(n2[i, 0])),
         )
-        for i in range(len(cut.names))
+        for i, (low, high, mean) in enumerate(cut.ranges)
     ]
     if covered[0] == 0:
         null = Estimate.unknown(
