@@ -306,7 +306,7 @@ def _out_of_fold(basis: np.ndarray, y: np.ndarray, drawn: np.ndarray) -> np.ndar
     return np.clip(found, 0.01, 0.99)
 
 
-_Label = tuple[str, str | None]  # covariate, and the value for which its column is 1
+_Label = tuple[str, tuple[str, str] | None]  # covariate; of a column of 0 and 1 what they say
 
 
 def _columns(
@@ -322,15 +322,17 @@ def _columns(
         x, kinds = values[:, j], categories[j]
         known = np.isfinite(x)
         if kinds is not None:
-            for code, kind in enumerate(kinds):
+            is_either = len(kinds) == 2 and known.all()
+            for code in [1] if is_either else range(len(kinds)):
                 columns.append((x == code).astype(float))
-                labels.append((name, kind))
+                no = f"is {kinds[0]}" if is_either else f"is not {kinds[code]}"
+                labels.append((name, (no, f"is {kinds[code]}")))
         elif known[explore].any():
             columns.append(np.where(known, x, np.median(x[known & explore])))
             labels.append((name, None))
         if not known.all():
             columns.append((~known).astype(float))
-            labels.append((name, "unknown"))
+            labels.append((name, ("is known", "is unknown")))
     return (np.column_stack(columns) if columns else np.empty((len(values), 0))), labels
 
 
@@ -354,9 +356,9 @@ def _rules(tree: DecisionTreeRegressor, labels: Sequence[_Label]) -> dict[int, s
 
 
 def _words(label: _Label, low: float, high: float) -> str:
-    name, kind = label
-    if kind is not None:
-        return f"{name} is {kind}" if low >= 0 else f"{name} is not {kind}"
+    name, says = label
+    if says is not None:
+        return f"{name} {says[1] if low >= 0 else says[0]}"
     if np.isinf(low):
         return f"{name} at most {high:.3g}"
     if np.isinf(high):
