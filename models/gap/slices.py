@@ -23,7 +23,7 @@ _DEPTH = 3
 _LEAST_SHARE = 0.05  # of the information on the gap that a slice holds
 _LEAST_IMAGES = 20  # of each half of each set, below which nothing is searched
 _FOLDS = 5
-_BATCH, _PASSES = 4096, 10
+_BATCH, _PASSES = 4096, 5
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ def clusters_of(
         return None
     mean, scale = train_mean[kept].astype(np.float32), train_sd[kept].astype(np.float32)
     rows = _standard(train, kept, mean, scale)
-    fit = MiniBatchKMeans(k, batch_size=_BATCH, max_iter=_PASSES, n_init=3, random_state=seed)
+    fit = MiniBatchKMeans(k, batch_size=_BATCH, max_iter=_PASSES, n_init=1, random_state=seed)
     with warnings.catch_warnings():
         # rows that are equal make fewer clusters, which then hold no image
         warnings.simplefilter("ignore", ConvergenceWarning)

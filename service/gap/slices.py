@@ -74,7 +74,7 @@ class SlicesOut(PartOut):
     """Groups of images, with their gaps: clusters of train features, and slices found."""
 
     gap: EstimateOut
-    n_clusters: int | None
+    n_clusters: int | None = Field(description="Clusters that hold test images.")
     clusters: list[SliceOut] | None = Field(
         description="Nearest of the clusters of train rows; largest excess first."
     )
@@ -108,7 +108,15 @@ def compute(inputs: Inputs, progress: Progress) -> SlicesOut:
         model=inputs.model,
         reference=inputs.reference,
         target=inputs.target,
-        summary=_in_words(clusters, between, clusters_reason, slices, slices_reason),
+        summary=_in_words(
+            inputs.reference,
+            inputs.target,
+            clusters,
+            between,
+            clusters_reason,
+            slices,
+            slices_reason,
+        ),
         gap=EstimateOut.of(gap, inputs.names),
         n_clusters=None if clusters is None else len(clusters),
         clusters=clusters,
@@ -278,6 +286,8 @@ def _by_excess(one: SliceOut) -> tuple[float, int]:
 
 
 def _in_words(
+    reference: str,
+    target: str,
     clusters: list[SliceOut] | None,
     between: BetweenOut | None,
     clusters_reason: str | None,
@@ -292,8 +302,8 @@ def _in_words(
         if value is not None and low is not None and high is not None:
             sentences.append(
                 f"{value * 100:+.1f} points of the gap (95 % interval {points(low, high)}) go "
-                f"with some of the {len(clusters)} clusters of features being more frequent than "
-                "before; the rest is between images of one cluster."
+                f"with some of the {len(clusters)} clusters of features being more frequent on "
+                f"{target} than on {reference}; the rest is between images of one cluster."
             )
         sentences += _clear(clusters, "clusters of features", "all images")
     if slices is None:
