@@ -50,7 +50,8 @@ class SliceOut(Answer):
     """One group of images."""
 
     slice_id: int
-    name: str = Field(description="In words.")
+    name: str
+    description: str = Field(description="A rule, or the classes that the model sees most in it.")
     n_reference: int = Field(description="Images of the reference, in both halves.")
     n_target: int
     n_tested: dict[str, int] = Field(description="Images of each split that the gap is of.")
@@ -100,7 +101,7 @@ def compute(inputs: Inputs, progress: Progress) -> SlicesOut:
     if found is not None:
         where = Sides(found.reference, found.target)
         slices = [
-            describe.slice_out(i, rule, where, one)
+            describe.slice_out(i, "slice", rule, where, one)
             for i, (rule, one) in enumerate(zip(found.rules, found.gaps, strict=True))
         ]
         slices.sort(key=_by_excess)
@@ -140,7 +141,7 @@ def _clusters(
     correct = inputs.correct
     gaps = slice_gaps(where.reference, correct.reference, where.target, correct.target, n_slices=n)
     found = [
-        describe.slice_out(i, f"cluster {i}: {describe.mostly(where, i)}", where, one)
+        describe.slice_out(i, "cluster", describe.mostly(where, i), where, one)
         for i, one in enumerate(gaps)
         if one.n_reference + one.n_target
     ]
@@ -233,11 +234,12 @@ class _Describer:
         self._order = keys.map(np.argsort)
 
     def slice_out(
-        self, number: int, name: str, where: Sides[np.ndarray], found: SliceGap
+        self, number: int, kind: str, description: str, where: Sides[np.ndarray], found: SliceGap
     ) -> SliceOut:
         return SliceOut(
             slice_id=number,
-            name=name,
+            name=f"{kind} {number}",
+            description=description,
             n_reference=int((where.reference == number).sum()),
             n_target=int((where.target == number).sum()),
             n_tested={
@@ -327,7 +329,7 @@ def _clear(found: list[SliceOut], what: str, tested_on: str) -> list[str]:
         low, high = one.gap.low, one.gap.high
         if one.gap.estimate is not None and low is not None and high is not None:
             sentences.append(
-                f"{one.name}: gap {one.gap.estimate * 100:.1f} points ({points(low, high)})."
+                f"{one.name} ({one.description}): gap {one.gap.estimate * 100:.1f} points ({points(low, high)})."
             )
     return sentences
 
@@ -339,6 +341,7 @@ def _chart(answer: SlicesOut) -> dict[str, Any]:
             "estimate": one.gap.estimate,
             "low": one.gap.low,
             "high": one.gap.high,
+            "description": one.description,
             "q_value": one.q_value,
         }
         for one in [*(answer.slices or []), *(answer.clusters or [])]
@@ -348,7 +351,7 @@ def _chart(answer: SlicesOut) -> dict[str, Any]:
         title="Gap of each slice and cluster of images (dashed: the gap of all)",
         x_title="gap (95 % interval)",
         also=answer.gap.estimate,
-        tooltip=["q_value"],
+        tooltip=["description", "q_value"],
     )
 
 
