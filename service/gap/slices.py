@@ -329,7 +329,8 @@ def _clear(found: list[SliceOut], what: str, tested_on: str) -> list[str]:
         low, high = one.gap.low, one.gap.high
         if one.gap.estimate is not None and low is not None and high is not None:
             sentences.append(
-                f"{one.name} ({one.description}): gap {one.gap.estimate * 100:.1f} points ({points(low, high)})."
+                f"{one.name} ({one.description}): gap {one.gap.estimate * 100:.1f} points "
+                f"({points(low, high)})."
             )
     return sentences
 
