@@ -406,6 +406,7 @@ def scatter(
     y_title: str,
     mark: str | None = None,
     diagonal: bool = False,
+    ends: Sequence[dict[str, Any]] = (),
     x_format: str = "",
     y_format: str = "",
     tooltip: Sequence[str] = ("name",),
@@ -420,6 +421,8 @@ def scatter(
         A field that is true for the points to stand out, in vermilion.
     diagonal
         Whether a line shows where both are the same.
+    ends
+        Points with the same fields that a line joins.
     tooltip
         Further fields to show.
     """
@@ -448,12 +451,15 @@ def scatter(
             ],
         )
     )
+    joined: list[tuple[Sequence[dict[str, Any]], list[int]]] = [(ends, [1, 0])] if ends else []
     if diagonal:
         values = [row[name] for row in rows for name in (x, y) if row[name] is not None]
-        ends = [{x: at, y: at} for at in (min(values, default=0.0), max(values, default=1.0))]
+        span = (min(values, default=0.0), max(values, default=1.0))
+        joined.append(([{x: at, y: at} for at in span], [4, 3]))
+    for places, dash in joined:
         line = (
-            alt.Chart(alt.InlineData(values=ends))
-            .mark_line(color=GREY, strokeDash=[4, 3])
+            alt.Chart(alt.InlineData(values=list(places)))
+            .mark_line(color=GREY, strokeDash=dash)
             .encode(x=f"{x}:Q", y=f"{y}:Q")
         )
         points = line + points

@@ -2,6 +2,7 @@
 
     inputs      what the parts read, each thing once
     part        what a part is: a path, a computation, charts
+    groups      what the splits are compared by, for the parts that re-weight
     store       answers kept beside the model, under a key of question and state of the data
     explaining  computes what is not there yet
     ledger, …   one module a part: its answer, its computation from `models.gap`, its chart
@@ -11,7 +12,9 @@ A new part is one module with a PART, and its line here.
 
 from typing import Any
 
-from service.gap import ledger
+from service.gap import ledger, line, overlap, without_labels
 from service.gap.part import Part
 
-PARTS: dict[str, Part[Any]] = {part.name: part for part in (ledger.PART,)}
+PARTS: dict[str, Part[Any]] = {
+    part.name: part for part in (ledger.PART, overlap.PART, without_labels.PART, line.PART)
+}
