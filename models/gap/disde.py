@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -146,7 +147,7 @@ class Disde:
         *,
         seed: int,
     ) -> None:
-        """Draw folds and replicates.
+        """Take two test sets; folds and replicates are drawn once they are needed.
 
         Parameters
         ----------
@@ -156,12 +157,17 @@ class Disde:
             Of folds and bootstrap.
         """
         self._right = reference_correct.astype(float), target_correct.astype(float)
-        self._drawn = replicates(reference_labels, target_labels, seed=seed)
-        self._separator = Separator(
-            self._drawn, np.concatenate([reference_labels, target_labels]), seed=seed
-        )
+        self._labels, self._seed = (reference_labels, target_labels), seed
         n_right = int(reference_correct.sum()), int(target_correct.sum())
         self.gap = newcombe(n_right[0], len(reference_correct), n_right[1], len(target_correct))
+
+    @cached_property
+    def _drawn(self) -> Replicates:
+        return replicates(*self._labels, seed=self._seed)
+
+    @cached_property
+    def _separator(self) -> Separator:
+        return Separator(self._drawn, np.concatenate(self._labels), seed=self._seed)
 
     def decompose(self, name: str, groups: Sequence[Group]) -> Decomposition:
         """Decompose by the covariates of some groups, taken together as z."""

@@ -18,6 +18,7 @@ PROBIT = "probit"
 
 ABOVE = "above the line"
 BELOW = "below the line"
+BEYOND = "not judged: the line's models are of other accuracies"
 ON = "on the line, as far as chance lets see"
 
 
@@ -276,14 +277,23 @@ def fairest(lines: Mapping[tuple[float, str], Line], reference: float) -> tuple[
     return (max(floors), PROBIT) if floors else None
 
 
-def verdict(robustness: Estimate) -> str:
+def verdict(robustness: Estimate, *, extrapolated: bool = False) -> str:
     """Say on which side of the line a model stands.
+
+    Parameters
+    ----------
+    robustness
+        Effective robustness, or the distance to the line.
+    extrapolated
+        Whether the model's reference accuracy lies outside those of the line's models.
 
     Examples
     --------
     >>> verdict(Estimate(0.01, 0.002, 0.018, "", {}, "fraction"))
     'above the line'
     """
+    if extrapolated:
+        return BEYOND
     if robustness.low is not None and robustness.low > 0:
         return ABOVE
     return BELOW if robustness.high is not None and robustness.high < 0 else ON

@@ -17,7 +17,7 @@ from models.gap.resampling import Replicates, replicates, weighted_accuracy
 
 LEAST_OTHERS = 2  # models beside the one judged
 LEAST_ON_LINE = 5  # models in all whose pairs are enough for a line
-MOST_OTHERS = 40  # their pairs grow with the square
+MOST_OTHERS = 20  # their pairs grow with the square
 LEAST_R2 = 0.95  # of the line through agreements, below which it foretells nothing
 _BINS, _IMAGES_A_BIN = 100, 25
 _ROWS = 4096

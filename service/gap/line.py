@@ -10,6 +10,7 @@ from models.estimate import Estimate, share
 from models.gap.line import (
     ABOVE,
     BELOW,
+    BEYOND,
     LEAST_ROWS,
     ON,
     PROBIT,
@@ -37,6 +38,7 @@ _NO_LINE = (
 _MEANS = {
     ABOVE: "it loses less on the target than models of its accuracy do",
     BELOW: "it loses more on the target than models of its accuracy do",
+    BEYOND: "the line's models are of other accuracies, so that this says little",
     ON: "its gap is the one that models of its accuracy have",
 }
 
@@ -146,9 +148,12 @@ def sources_of(inputs: Inputs) -> list[Rows]:
 
 
 def baselines_of(sources: list[Rows]) -> list[Baseline]:
-    """Lines through each source by itself, and through all where there are several."""
+    """Lines through each source by itself; through all together where each has too few models.
+
+    The same model may be in several sources, so that they are shown side by side and not pooled.
+    """
     wanted = list(sources)
-    if len(sources) > 1:
+    if len(sources) > 1 and all(len(rows.names) < LEAST_ROWS for rows in sources):
         wanted.append(
             Rows(
                 ALL,
@@ -219,6 +224,7 @@ def _fit_out(
     line = one.line
     n = len(inputs.correct.reference), len(inputs.correct.target)
     robustness = line.effective_robustness(*mine, *n)
+    extrapolated = not line.least <= mine[0] <= line.most
     return FitOut(
         source=one.source,
         least_accuracy=one.floor,
@@ -231,9 +237,9 @@ def _fit_out(
         predicted=_out(line.predicted(mine[0]), inputs),
         effective_robustness=_out(robustness, inputs),
         distance=_out(line.distance(*mine, *n), inputs),
-        extrapolated=not line.least <= mine[0] <= line.most,
+        extrapolated=extrapolated,
         is_main=one == main,
-        verdict=verdict(robustness),
+        verdict=verdict(robustness, extrapolated=extrapolated),
     )
 
 
@@ -278,15 +284,19 @@ def _in_words(
     assert predicted.estimate is not None
     assert predicted.low is not None
     assert predicted.high is not None
-    this, others = rows[-1], [row for row in rows[:-1] if row.source == main.source]
-    others = others or rows[:-1]
+    this = rows[-1]
+    others = [
+        row
+        for row in rows[:-1]
+        if main.source in (row.source, ALL) and row.reference_accuracy >= main.least_accuracy - 1e-9
+    ]
     floor = f" of at least {main.least_accuracy:.0%}" if main.least_accuracy else ""
     sentences = [
         f"Models with {this.reference_accuracy:.1%} on {inputs.reference} are expected to have "
         f"{predicted.estimate:.1%} on {inputs.target} ({predicted.low:.1%} to "
         f"{predicted.high:.1%}; {main.n:,} models{floor}, {main.source}); {inputs.model} has "
         f"{this.target_accuracy:.1%}.",
-        f"That is {value.estimate * 100:+.2f} points from the line ("
+        f"That is {value.estimate * 100:+.2f} points from the line (95 % interval "
         f"{points(value.low, value.high)}): {_MEANS[main.verdict]}.",
     ]
     below = sum(
@@ -296,12 +306,12 @@ def _in_words(
         f"{below:,} of these {len(others):,} models lie lower against the line, "
         f"{len(others) - below:,} do not."
     )
-    probit = [fit for fit in fits if fit.axis == PROBIT and not fit.is_main]
+    probit = [f for f in fits if f.axis == PROBIT and not f.is_main and not f.extrapolated]
     spans = [fit.effective_robustness.estimate or 0 for fit in [main, *probit]]
     if probit:
         sentences.append(
-            f"Over all probit baselines it is {min(spans) * 100:+.2f} to {max(spans) * 100:+.2f} "
-            "points: a line depends on the models through which it goes."
+            f"By the {len(spans)} probit baselines it is {min(spans) * 100:+.2f} to "
+            f"{max(spans) * 100:+.2f} points: a line depends on the models through which it goes."
         )
     if main.extrapolated:
         sentences.append(

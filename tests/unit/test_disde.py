@@ -30,7 +30,9 @@ def of_size(n):
 @pytest.mark.parametrize("n_target", [100_000, 25_000])
 def test_the_published_example_with_the_true_odds(n_target):
     n = 100_000, n_target
-    x1, x2 = (ndtri((np.arange(size) + 0.5) / size) + mean for size, mean in zip(n, (0, 1)))
+    x1, x2 = (
+        ndtri((np.arange(size) + 0.5) / size) + mean for size, mean in zip(n, (0, 1), strict=True)
+    )
     # the odds that an image is of Q hold the share of Q among all, which the weights take out
     odds = (np.concatenate([x1, x2]) - 0.5 + np.log(n[1] / n[0]))[:, None]
     found = three_terms(right_on_reference(x1), right_on_target(x2), odds, of_size(n))[:, 0]
