@@ -322,6 +322,7 @@ def _in_words(
 
 
 def _chart(answer: LineOut) -> dict[str, Any]:
+    main = next((fit.source for fit in answer.fits if fit.is_main), ALL)
     rows = [
         {
             "name": row.name,
@@ -333,6 +334,7 @@ def _chart(answer: LineOut) -> dict[str, Any]:
             "is_this_model": row.is_this_model,
         }
         for row in answer.models
+        if row.is_this_model or main in (row.source, ALL)
     ]
     return charts.scatter(
         rows,
