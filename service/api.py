@@ -21,6 +21,7 @@ from service.arrow_predictions import ARROW
 from service.gap import PARTS
 from service.gap_routes import part_answer
 from service.jobs import OVER, Job, Jobs, Worker
+from service.lines import Lines
 from service.looks import Looks, look_as
 from service.schemas import (
     AnnotationOut,
@@ -41,6 +42,7 @@ from service.schemas import (
     PredictIn,
     PredictOut,
     Problem,
+    PublishedLineOut,
     ReadyOut,
     SplitOut,
     TrainIn,
@@ -147,6 +149,22 @@ def annotations(request: Request) -> list[AnnotationOut]:
     return [
         AnnotationOut(**{**source, "origin": PurePath(source["origin"]).name})
         for source in _analysis(request).database.annotations()
+    ]
+
+
+@router.get("/lines", tags=["data"])
+def lines(request: Request) -> list[PublishedLineOut]:
+    """List the published accuracies that are attached."""
+    return [
+        PublishedLineOut(
+            name=line.name,
+            reference=line.reference,
+            target=line.target,
+            n=len(line.models),
+            least_accuracy=float(line.reference_accuracy.min()),
+            most_accuracy=float(line.reference_accuracy.max()),
+        )
+        for line in Lines(_analysis(request).data).all()
     ]
 
 

@@ -355,6 +355,7 @@ def forest(
     tick: str | None = None,
     also: float | None = None,
     as_percent: bool = True,
+    from_zero: bool = True,
     tooltip: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Estimates with their intervals, one line each, in the order of the rows.
@@ -367,6 +368,8 @@ def forest(
         A further field, drawn as a tick.
     also
         Where a dashed line stands, beside the one at 0.
+    from_zero
+        Whether 0 is shown, with a line.
     tooltip
         Further fields to show.
     """
@@ -385,10 +388,10 @@ def forest(
         ],
     )
     rule = base.mark_rule(strokeWidth=2, color=BLUE).encode(
-        x=alt.X("low:Q", title=x_title, axis=axis), x2="high:Q"
+        x=alt.X("low:Q", title=x_title, axis=axis, scale=alt.Scale(zero=from_zero)), x2="high:Q"
     )
     dot = base.mark_point(filled=True, size=70, color=BLUE, opacity=1).encode(x="estimate:Q")
-    layers = _line_at(0.0) + rule
+    layers = _line_at(0.0) + rule if from_zero else alt.layer(rule)
     if tick is not None:
         layers += base.mark_tick(color=ORANGE, thickness=3, size=14).encode(x=f"{tick}:Q")
     if also is not None:
@@ -406,6 +409,7 @@ def scatter(
     y_title: str,
     mark: str | None = None,
     diagonal: bool = False,
+    ends: Sequence[dict[str, Any]] = (),
     x_format: str = "",
     y_format: str = "",
     tooltip: Sequence[str] = ("name",),
@@ -420,6 +424,8 @@ def scatter(
         A field that is true for the points to stand out, in vermilion.
     diagonal
         Whether a line shows where both are the same.
+    ends
+        Points with the same fields that a line joins.
     tooltip
         Further fields to show.
     """
@@ -441,6 +447,9 @@ def scatter(
             x=alt.X(f"{x}:Q", title=x_title, axis=alt.Axis(format=x_format), scale=zero),
             y=alt.Y(f"{y}:Q", title=y_title, axis=alt.Axis(format=y_format), scale=zero),
             color=colour,
+            size=alt.condition(alt.datum[mark], alt.value(130), alt.value(40))
+            if mark
+            else alt.value(40),
             tooltip=[
                 *(alt.Tooltip(f"{name}:N") for name in tooltip),
                 alt.Tooltip(f"{x}:Q", title=x_title, format=x_format or ".3f"),
@@ -448,15 +457,18 @@ def scatter(
             ],
         )
     )
+    joined: list[tuple[Sequence[dict[str, Any]], list[int]]] = [(ends, [1, 0])] if ends else []
     if diagonal:
         values = [row[name] for row in rows for name in (x, y) if row[name] is not None]
-        ends = [{x: at, y: at} for at in (min(values, default=0.0), max(values, default=1.0))]
+        span = (min(values, default=0.0), max(values, default=1.0))
+        joined.append(([{x: at, y: at} for at in span], [4, 3]))
+    for places, dash in joined:
         line = (
-            alt.Chart(alt.InlineData(values=ends))
-            .mark_line(color=GREY, strokeDash=[4, 3])
+            alt.Chart(alt.InlineData(values=list(places)))
+            .mark_line(color=GREY, strokeDash=dash)
             .encode(x=f"{x}:Q", y=f"{y}:Q")
         )
-        points = line + points
+        points = points + line if places is ends else line + points
     return _spec(_titled(points, title, height=360))
 
 

@@ -120,6 +120,10 @@ def _parser() -> argparse.ArgumentParser:
     listing = verbs.add_parser("annotations", help="list what is attached")
     listing.set_defaults(command=_annotations, needs=["service.annotations"])
 
+    lines = verbs.add_parser("add-line", help="accuracies of published models to compare with")
+    options.add_line_arguments(lines)
+    lines.set_defaults(command=_add_line, needs=["service.lines"])
+
     train = verbs.add_parser("train", help="train a head on the train rows of a backbone")
     train.add_argument("backbone")
     train.add_argument("--head", default="logistic", help="kind of head (default: logistic)")
@@ -249,6 +253,12 @@ def _annotate(arguments: argparse.Namespace, settings: "Settings") -> None:
     from service import annotations
 
     annotations.run_annotate(arguments, settings)
+
+
+def _add_line(arguments: argparse.Namespace, settings: "Settings") -> None:
+    from service import lines
+
+    lines.run_add(arguments, settings)
 
 
 def _import_predictions(arguments: argparse.Namespace, settings: "Settings") -> None:

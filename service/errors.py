@@ -128,6 +128,12 @@ class BadName(ServiceError):
     code = "bad_name"
 
 
+class BadLine(ServiceError):
+    """Published accuracies that cannot be read, or whose name is taken."""
+
+    code = "bad_line"
+
+
 class NotATest(ServiceError):
     """A split of role train where a test split is wanted, or one split twice."""
 
@@ -212,6 +218,7 @@ STATUS: dict[type[Exception], int] = {
     NoFeatures: 409,
     NothingToDraw: 409,
     BadName: 422,
+    BadLine: 422,
     NotATest: 422,
     LookNotLogged: 503,
     JobDone: 409,

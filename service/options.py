@@ -71,6 +71,29 @@ def add_annotate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", metavar="NAME", help="split of the rows that name none")
 
 
+def add_line_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `add-line`."""
+    parser.add_argument(
+        "files",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="CSV or Parquet with columns model and two accuracies; or one file for each split",
+    )
+    parser.add_argument("--name", required=True, help="name of the line")
+    parser.add_argument("--reference", metavar="NAME", help="split of the first accuracy")
+    parser.add_argument("--target", metavar="NAME", help="split of the second")
+    parser.add_argument(
+        "--columns",
+        nargs=2,
+        metavar=("FIRST", "SECOND"),
+        help="columns with the accuracies (default: the splits' names, the only two, or top1)",
+    )
+    parser.add_argument(
+        "--replace", action="store_true", help="take the place of a line of this name"
+    )
+
+
 def add_import_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `import-predictions`."""
     parser.add_argument(

@@ -343,6 +343,17 @@ class CovariateOut(Answer):
     n_categories: int = Field(description="Different texts; 0 for numbers.")
 
 
+class PublishedLineOut(Answer):
+    """Accuracies of published models on two splits, as attached."""
+
+    name: str
+    reference: str
+    target: str
+    n: int = Field(description="Models.")
+    least_accuracy: float = Field(description="On the reference.")
+    most_accuracy: float = Field(description="On the reference.")
+
+
 class AnnotationOut(Answer):
     """What was attached to the images under one name."""
 

@@ -217,6 +217,24 @@ def class_mix_weights(
     return np.asarray((n2 * len(reference_labels)) / (n1 * len(target_labels)))[column]
 
 
+def verdict(found: Estimate, gap: Estimate) -> str:
+    """Say what the interval of a term of a gap shows.
+
+    Examples
+    --------
+    >>> gap = Estimate(0.1, 0.08, 0.12, "", {}, "fraction")
+    >>> verdict(Estimate(0.01, -0.01, 0.03, "", {}, "fraction"), gap)
+    'not distinguishable from 0'
+    """
+    assert found.low is not None
+    assert found.high is not None
+    if found.low > 0 or found.high < 0:
+        return SUPPORTED
+    # an interval that also holds a term worth naming shows neither
+    worth = max(abs(gap.estimate or 0.0) / 2, _SMALLEST)
+    return UNDERPOWERED if max(-found.low, found.high) >= worth else NOT_DISTINGUISHABLE
+
+
 def _spread_of_mixes(
     reference_labels: np.ndarray, reference_correct: np.ndarray, target_labels: np.ndarray
 ) -> float:
@@ -414,7 +432,7 @@ class _Judge:
         assert found.estimate is not None
         return Term(
             name, found, self._share(found.estimate), alone, auc, effective, method, assumes,
-            self._verdict(found),
+            verdict(found, self._gap),
         )  # fmt: skip
 
     def _share(self, value: float) -> float | None:
@@ -422,15 +440,6 @@ class _Judge:
         if gap.estimate is None or gap.low is None or gap.high is None or gap.low <= 0 <= gap.high:
             return None
         return value / gap.estimate
-
-    def _verdict(self, found: Estimate) -> str:
-        assert found.low is not None
-        assert found.high is not None
-        if found.low > 0 or found.high < 0:
-            return SUPPORTED
-        # an interval that also holds a term worth naming shows neither
-        worth = max(abs(self._gap.estimate or 0.0) / 2, _SMALLEST)
-        return UNDERPOWERED if max(-found.low, found.high) >= worth else NOT_DISTINGUISHABLE
 
     def _null(self, reason: str) -> Estimate:
         return Estimate.unknown(reason, n=self._drawn.n, unit="fraction")

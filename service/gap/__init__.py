@@ -13,10 +13,10 @@ A new part is one module with a PART, and its line here.
 
 from typing import Any
 
-from service.gap import classes, difficulty, features, ledger, slices
+from service.gap import classes, difficulty, features, ledger, line, overlap, slices, without_labels
 from service.gap.part import Part
 
 PARTS: dict[str, Part[Any]] = {
     part.name: part
-    for part in (ledger.PART, classes.PART, features.PART, difficulty.PART, slices.PART)
+    for part in (ledger.PART, classes.PART, features.PART, difficulty.PART, slices.PART, overlap.PART, line.PART, without_labels.PART)
 }

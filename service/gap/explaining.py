@@ -10,6 +10,7 @@ from service.gap import PARTS, mask
 from service.gap.inputs import Inputs
 from service.gap.store import Store, key_of
 from service.importing import splits_imported
+from service.lines import Lines
 from service.schemas import PartOut
 from service.terminal import Progress, part_of
 
@@ -55,10 +56,22 @@ class Question:
                 sorted(found.items()) for found in (database.class_names(), database.superclasses())
             ],
             "others": sorted(
-                (card["model"], card["created_at"]) for card in self._analysis.results.models()
+                (card["model"], card["created_at"], self._scored(card["model"], ends))
+                for card in self._analysis.results.models()
             ),
+            "lines": Lines(self._analysis.data).state(),
             "seed": SEED,
         }
+
+    def _scored(self, model: str, ends: tuple[str, str]) -> list[str]:
+        """Return on which data another model was scored, split by split."""
+        if model == self.card["model"]:  # the answer's computation sees to it
+            return []
+        return sorted(
+            f"{record['split']} {record['data_sha256']}"
+            for record in self._analysis.results.evaluation(model)
+            if record["metric"] == "top1" and record["split"] in ends
+        )
 
     def stored(self, part: str) -> bytes | None:
         """JSON of one part where it was computed in this state of the data, else None.

@@ -11,6 +11,7 @@ import pyarrow as pa
 from etl.measuring import SOURCE as IMAGE_STATISTICS
 from models import heads
 from models.gap.covariates import Covariates, covariates_of
+from models.gap.line import inside
 from service.database import Database, place_of
 from service.looks import Look
 from service.results import Results
@@ -250,6 +251,35 @@ class Inputs:
     def is_image_statistic(self, annotation: Annotation) -> bool:
         """Whether it was measured on the image file."""
         return annotation.source == IMAGE_STATISTICS
+
+    def stored_accuracies(self, card: Mapping[str, Any]) -> tuple[float, float] | None:
+        """Accuracies of any model on reference and target as it was scored; no label is read.
+
+        None where it was not scored on both, or on other data than are loaded now. Where all or no
+        images are right, half an image is taken off the end.
+        """
+        top1 = {
+            record["split"]: record
+            for record in self.results.evaluation(card["model"])
+            if record["metric"] == "top1" and record["estimate"] is not None
+        }
+        found = [top1.get(split) for split in self.splits.pair]
+        pair = [record for record in found if record is not None]
+        if len(pair) < 2:
+            return None
+        backbone = card["backbone"]
+        if backbone is not None:
+            if backbone not in self._digests:
+                self._digests[backbone] = self.database.digests(backbone)
+            now = [self._digests[backbone].get(split) for split in self.splits.pair]
+            if now != [record["data_sha256"] for record in pair]:
+                return None
+        first, second = (inside(record["estimate"], record["n"]) for record in pair)
+        return first, second
+
+    @cached_property
+    def _digests(self) -> dict[str, dict[str, str]]:
+        return {}
 
     @cached_property
     def other_answers(self) -> dict[str, Sides[np.ndarray]]:

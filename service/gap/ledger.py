@@ -2,24 +2,17 @@
 
 from typing import Any
 
-import numpy as np
 from pydantic import Field
 
-from models.gap.covariates import principal_components
-from models.gap.ledger import Group, Term, ledger
+from models.gap.ledger import Term, ledger
 from service import charts
 from service.evaluations import SEED
-from service.gap.inputs import Inputs, Sides
+from service.gap.groups import groups_of
+from service.gap.inputs import Inputs
 from service.gap.part import Part
 from service.schemas import Answer, EstimateOut, PartOut
 from service.sentences import points
 from service.terminal import Progress
-
-_COMPONENTS = 20
-_IMAGES_A_COMPONENT = 25  # of the smaller set: fewer would let the domain classifier learn by heart
-_FEATURE_KNOTS = 4
-_LEVELS_MAX = 12
-DIFFICULTY, FEATURES, STATISTICS = "difficulty", "features", "image statistics"
 
 
 class TermOut(Answer):
@@ -87,67 +80,6 @@ def compute(inputs: Inputs, progress: Progress) -> LedgerOut:
         ),
         left_out=left_out,
     )
-
-
-def groups_of(inputs: Inputs) -> tuple[list[Group], list[str]]:
-    """Players of the ledger: annotations, image statistics, difficulty, features."""
-    groups, left_out = [], []
-    statistics = []
-    for annotation in inputs.annotations:
-        if not annotation.on_both:
-            left_out.append(f"{annotation.name}: known on one split only")
-        elif annotation.categories is not None and len(annotation.categories) > _LEVELS_MAX:
-            left_out.append(f"{annotation.name}: a text with more than {_LEVELS_MAX} values")
-        elif inputs.is_image_statistic(annotation):
-            statistics.append(annotation)
-        else:
-            groups.append(
-                Group(
-                    annotation.name,
-                    _both(annotation.values)[:, None],
-                    "images alike in it are alike in difficulty on both splits, and it means the "
-                    "same on both",
-                )
-            )
-    if statistics:
-        groups.append(
-            Group(
-                STATISTICS,
-                np.column_stack([_both(one.values) for one in statistics]),
-                "images alike in brightness, sharpness and the like are alike in difficulty",
-            )
-        )
-    if inputs.covariates is not None:
-        groups.append(
-            Group(
-                DIFFICULTY,
-                np.concatenate([side.columns() for side in inputs.covariates.pair]),
-                "images of which the model is equally sure are equally hard on both splits; it "
-                "sees only the difficulty that it knows of",
-            )
-        )
-    if inputs.features is not None:
-        fewest = min(len(rows) for rows in inputs.features.pair)
-        wanted = min(_COMPONENTS, inputs.features.reference.shape[1])
-        components = principal_components(
-            *inputs.features.pair,
-            scale=inputs.train_sd,
-            n_components=max(2, min(wanted, fewest // _IMAGES_A_COMPONENT)),
-        )
-        groups.append(
-            Group(
-                FEATURES,
-                np.concatenate(components).astype(float),
-                "images alike in the directions in which the features spread most are equally "
-                "hard on both splits",
-                n_knots=_FEATURE_KNOTS,
-            )
-        )
-    return groups, left_out
-
-
-def _both(values: Sides[np.ndarray]) -> np.ndarray:
-    return np.concatenate(values.pair)
 
 
 def _term_out(term: Term, names: dict[str, str]) -> TermOut:
