@@ -325,7 +325,9 @@ def near_duplicates(
     mine = Neighbours(found.distance[m:], found.place[m:])
     # rows of nothing but zeros (dead rectifiers) are all equal and tell nothing
     is_close = (
-        (mine.distance < threshold.distance) & threshold.can_tell & queries.any(axis=1)[:, None]
+        (mine.distance < threshold.distance)
+        & threshold.can_tell
+        & (np.abs(queries).max(axis=1, keepdims=True, initial=0) > 0)
     )
     query, column = np.nonzero(is_close & (_ratios(mine) < threshold.ratio))
     return NearDuplicates(

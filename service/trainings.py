@@ -100,12 +100,13 @@ def in_words(params: Mapping[str, Any] | None) -> str:
     --------
     >>> in_words({"C": 0.30000001, "averaging": "ema"})
     'C=0.3, averaging=ema'
-    >>> in_words({"members": [{"head": "lda", "params": {"shrinkage": 1.0}, "share": 0.5}]})
+    >>> in_words({"members": [{"head": "lda", "params": {"shrinkage": 1.0}, "weight": 0.5}]})
     '0.5 lda (shrinkage=1)'
     """
     if params and "members" in params:
         return " + ".join(
-            f"{_value(m['share'])} {m['head']} ({in_words(m['params'])})" for m in params["members"]
+            f"{_value(m.get('weight', m.get('share')))} {m['head']} ({in_words(m['params'])})"
+            for m in params["members"]
         )
     return ", ".join(f"{name}={_value(value)}" for name, value in (params or {}).items())
 

@@ -53,8 +53,8 @@ def covariates_of(
     --------
     >>> found = covariates_of(np.log(np.array([[0.75, 0.25]])), np.array([[3.0, 9.0]]),
     ...                       train_mean=np.zeros(2), train_sd=np.array([1.0, 0.0]))
-    >>> round(found.confidence[0], 3), round(found.margin[0], 3), found.norm[0]
-    (0.75, 1.099, 3.0)
+    >>> [round(float(x[0]), 3) for x in (found.confidence, found.margin, found.norm)]
+    [0.75, 1.099, 3.0]
     """
     n = len(scores)
     confidence, margin, entropy, norm = (np.empty(n) for _ in range(4))

@@ -18,5 +18,14 @@ from service.gap.part import Part
 
 PARTS: dict[str, Part[Any]] = {
     part.name: part
-    for part in (ledger.PART, classes.PART, features.PART, difficulty.PART, slices.PART, overlap.PART, line.PART, without_labels.PART)
+    for part in (
+        ledger.PART,
+        classes.PART,
+        features.PART,
+        difficulty.PART,
+        slices.PART,
+        overlap.PART,
+        line.PART,
+        without_labels.PART,
+    )
 }

@@ -177,8 +177,12 @@ def test_bfloat16_steps_end_in_the_minimum_of_float32():
     torch.testing.assert_close(low.weight, exact.weight, atol=2e-3, rtol=0)
 
 
-@pytest.mark.parametrize("head", ["logistic", "mlp", "auto"])
-def test_a_killed_training_goes_on_and_ends_in_the_same_head(head, monkeypatch):
+@pytest.mark.parametrize(
+    ("head", "low_precision"),
+    [("logistic", False), ("logistic", True), ("mlp", False), ("auto", False)],
+)
+def test_a_killed_training_goes_on_and_ends_in_the_same_head(head, low_precision, monkeypatch):
+    monkeypatch.setattr("models.heads.session.has_fast_bfloat16", lambda _device: low_precision)
     monkeypatch.setattr("models.heads.logistic._KEEP_EVERY_S", 0)
     monkeypatch.setattr("models.heads.network._KEEP_EVERY_S", 0)
     params = {"auto": {"heads": LADDER}, "mlp": {"epochs": 6, "hidden": 8, "weight_decay": 0.1},
