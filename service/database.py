@@ -93,6 +93,11 @@ class Database:
         self._data = data
 
     @property
+    def folder(self) -> Path:
+        """The data folder."""
+        return self._data
+
+    @property
     def exists(self) -> bool:
         """Whether there is a database to read."""
         return (self._data / DATABASE).is_file()

@@ -329,4 +329,4 @@ class _Side:
 def _divided(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Quotient; where a replicate leaves nothing to divide by, the sample's."""
     fallback = a[0] / b[0] if b[0] else 0.0
-    return np.divide(a, b, out=np.full(len(a), fallback), where=b > 0)
+    return np.asarray(np.divide(a, b, out=np.full(len(a), fallback), where=b > 0))

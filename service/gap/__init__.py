@@ -11,7 +11,9 @@ A new part is one module with a PART, and its line here.
 
 from typing import Any
 
-from service.gap import images, labels, ledger
+from service.gap import images, labels, leaks, ledger
 from service.gap.part import Part
 
-PARTS: dict[str, Part[Any]] = {part.name: part for part in (ledger.PART, labels.PART, images.PART)}
+PARTS: dict[str, Part[Any]] = {
+    part.name: part for part in (ledger.PART, labels.PART, images.PART, leaks.PART)
+}

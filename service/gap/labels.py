@@ -172,7 +172,7 @@ def _opinions(inputs: Inputs) -> tuple[list[_Opinion], list[str]]:
 
 
 def _of_sets(inputs: Inputs, source: str, columns: Mapping[str, Annotation]) -> _Opinion | None:
-    """Sets of right classes; None where they are plainly of other classes."""
+    """Return sets of right classes; None where they are plainly of other classes."""
     texts, n_classes = columns[_SETS], columns[_N_SETS].values
     if texts.categories is None:  # one class each, read as numbers
         ids = np.unique(np.concatenate(texts.values.pair))

@@ -119,7 +119,7 @@ def parse_order(text: str, fields: Mapping[str, pa.DataType]) -> tuple[str, str]
 
 
 def _take(pattern: re.Pattern[str], text: str, at: int, wanted: str) -> tuple[str, int]:
-    """What stands at this place, without its quotes, and where the next thing begins."""
+    """Return what stands at this place, without its quotes, and where the next thing begins."""
     found = pattern.match(text, at)
     if found is None:
         raise BadFilter(f"wanted {wanted}, got {text[at : at + 40]!r}.")
