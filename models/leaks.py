@@ -328,7 +328,7 @@ def equal_rows(features: Float32[np.ndarray, "n d"]) -> Int[np.ndarray, "p 2"]:
         features[i].tobytes() == features[j].tobytes()
         for i, j in zip(earlier.tolist(), later.tolist(), strict=True)
     ]
-    return np.column_stack([earlier, later])[np.array(same, bool)]
+    return np.asarray(np.column_stack([earlier, later])[np.array(same, bool)])
 
 
 def _unit(rows: np.ndarray, middle: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:

@@ -233,7 +233,7 @@ class _Kept:
     def read(self, what: str, splits: tuple[str, ...]) -> pa.Table | None:
         try:
             return pq.read_table(self._file(self._question(what, splits)), partitioning=None)
-        except FileNotFoundError:
+        except (FileNotFoundError, pa.ArrowInvalid):  # gone or damaged: searched anew
             return None
 
     def write(self, what: str, splits: tuple[str, ...], table: pa.Table) -> None:
@@ -260,7 +260,10 @@ class _Kept:
 
     def _is_present(self, file: Path) -> bool:
         """Whether the data that a file is about are still loaded."""
-        question = json.loads((pq.read_schema(file).metadata or {}).get(_QUESTION, b"{}"))
+        try:
+            question = json.loads((pq.read_schema(file).metadata or {}).get(_QUESTION, b"{}"))
+        except (FileNotFoundError, pa.ArrowInvalid):
+            return False
         now = self._database.digests(question.get("backbone", ""))
         told = question.get("digests", {})
-        return question.get("format") == _FORMAT and told.items() <= now.items()
+        return bool(question.get("format") == _FORMAT and told.items() <= now.items())

@@ -1,4 +1,4 @@
-"""`/gap/{model}/leaks`: images that stand twice, in train, on both splits or on one, and the gap."""
+"""`/gap/{model}/leaks`: images that stand twice (in train, across, within), and the gap."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -157,7 +157,7 @@ def _train_copies(train: TrainNeighbours, threshold: Threshold) -> _Copies:
 
 
 def _test_copies(inputs: Inputs, near: Neighbours, threshold: Threshold | None) -> list[_Copies]:
-    """Copies across the splits, and within them."""
+    """Return copies across the splits, and within them."""
     assert inputs.features is not None
     n1, n = len(inputs.labels.reference), len(near.distance)
     equal = equal_rows(np.concatenate(inputs.features.pair))
@@ -344,7 +344,7 @@ def _in_words(
             )
         else:
             said.append(f"No image has a copy {whole[one.kind]}.")
-    if without_all is not None and sum(without_all.n_left_out.values()):
+    if without_all is not None and any(without_all.n_left_out.values()):
         said.append(f"Without all of these the gap is {_points(without_all)}.")
     if kinds and kinds[0].reason is not None:
         said.append(f"Near-duplicates are not known: {kinds[0].reason}.")
