@@ -225,7 +225,7 @@ def _of_votes(inputs: Inputs, source: str, columns: Mapping[str, Annotation]) ->
         )
 
     return _Opinion(
-        f"{source}, votes of reviewers",
+        f"{source} (votes of reviewers)",
         source,
         "what most reviewers say of the given label and of a guess; images without a majority, or "
         "of neither class, are left out; images that nobody reviewed keep their label",
@@ -322,8 +322,8 @@ def _in_words(opinions: list[OpinionOut], splits: Sides[str]) -> list[str]:
             called = found.errors_called_right
             if called.estimate is not None:
                 sentence += (
-                    f"; {called.estimate:.0%} ({_percent(called)}) of the errors on the others are "
-                    "right by it"
+                    f"; of the errors on images that it judges and keeps, {called.estimate:.0%} "
+                    f"({_percent(called)}) are right by it"
                 )
             said.append(sentence + ".")
         if opinion.one_set_only:

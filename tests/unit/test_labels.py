@@ -145,3 +145,19 @@ def test_reals_published_shares():
     outside = ~judged.right & ~judged.dropped
     assert outside.mean() == pytest.approx(0.094, abs=7e-4)
     assert (in_sets(sets, which, labels) == (images["label_in_real"] == 1)).all()
+
+
+@pytest.mark.skipif(not VAL.is_file(), reason="the shared data folder is absent")
+def test_the_published_counts_of_reviewed_images():
+    """Northcutt et al. (2021): 5,440 reviewed; 598 without agreement and 293 neither, 891 in all."""
+    images = pd.read_parquet(VAL)
+    votes = {
+        name: images[f"le_{name}"].to_numpy(float)
+        for name in ("given", "guessed", "both", "neither")
+    }
+    labels = images["label"].to_numpy().astype(np.int64)
+    guess = images["le_guessed_label"].to_numpy(float)
+    found = by_votes(votes, labels, labels, guess)
+    assert (found.known.sum(), found.dropped.sum()) == (5440, 891)
+    # 1,428 labels that reviewers would correct
+    assert (found.known & ~found.dropped & ~found.right).sum() == 1428
