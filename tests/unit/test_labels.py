@@ -149,7 +149,7 @@ def test_reals_published_shares():
 
 @pytest.mark.skipif(not VAL.is_file(), reason="the shared data folder is absent")
 def test_the_published_counts_of_reviewed_images():
-    """Northcutt et al. (2021): 5,440 reviewed; 598 without agreement and 293 neither, 891 in all."""
+    """Northcutt et al. (2021): 5,440 reviewed; 598 without agreement, 293 neither: 891."""
     images = pd.read_parquet(VAL)
     votes = {
         name: images[f"le_{name}"].to_numpy(float)
