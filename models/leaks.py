@@ -207,6 +207,8 @@ def nearest(
             best[rows], order = values.topk(k, dim=1)
             place[rows] = columns.gather(1, order)
     distance = np.maximum(1.0 - best.double().numpy(), 0.0)
+    # rows of nothing but zeros (dead rectifiers) are all equal and tell nothing
+    distance[np.abs(queries).max(axis=1, initial=0) == 0] = np.inf
     found = place.numpy()
     found[np.isinf(distance)] = -1
     return Neighbours(distance, found)
@@ -305,6 +307,26 @@ def near_duplicates(
     seed
         Of the sample that the threshold is calibrated on.
     """
+    sample, mine = nearest_with_sample(
+        train, queries, mean=mean, sd=sd, counts=counts, seed=seed, progress=progress
+    )
+    return judged(mine, calibrate(sample, n_queries=len(queries)))
+
+
+def nearest_with_sample(
+    train: Matrix,
+    queries: Float32[np.ndarray, "q d"],
+    *,
+    mean: Float[np.ndarray, " d"],
+    sd: Float[np.ndarray, " d"],
+    counts: Bool[np.ndarray, " n"],
+    seed: int,
+    progress: Progress = lambda _share, _message: None,
+) -> tuple[Neighbours, Neighbours]:
+    """Nearest train rows of a sample of train rows, each held against all others, and of queries.
+
+    One search for both; parameters as in `near_duplicates`.
+    """
     there = np.flatnonzero(counts)
     rng = np.random.default_rng(seed)
     sample = np.sort(rng.choice(there, min(N_CALIBRATION, len(there)), replace=False))
@@ -321,23 +343,49 @@ def near_duplicates(
         progress=progress,
     )
     m = len(sample)
-    threshold = calibrate(Neighbours(found.distance[:m], found.place[:m]), n_queries=len(queries))
-    mine = Neighbours(found.distance[m:], found.place[m:])
-    # rows of nothing but zeros (dead rectifiers) are all equal and tell nothing
-    is_close = (
-        (mine.distance < threshold.distance)
-        & threshold.can_tell
-        & (np.abs(queries).max(axis=1, keepdims=True, initial=0) > 0)
+    return (
+        Neighbours(found.distance[:m], found.place[:m]),
+        Neighbours(found.distance[m:], found.place[m:]),
     )
-    query, column = np.nonzero(is_close & (_ratios(mine) < threshold.ratio))
+
+
+def judged(found: Neighbours, threshold: Threshold) -> NearDuplicates:
+    """Rows with a neighbour closer than the threshold lets chance bring.
+
+    Of more neighbours than the threshold was calibrated with, the nearest count.
+    """
+    k = threshold.k
+    found = Neighbours(found.distance[:, :k], found.place[:, :k])
+    is_close = (found.distance < threshold.distance) & threshold.can_tell
+    query, column = np.nonzero(is_close & (_ratios(found) < threshold.ratio))
     return NearDuplicates(
         query=query,
-        place=mine.place[query, column],
-        distance=mine.distance[query, column],
+        place=found.place[query, column],
+        distance=found.distance[query, column],
         threshold=threshold,
-        nearest=mine,
+        nearest=found,
         n_crowded=int(is_close.all(axis=1).sum()),
     )
+
+
+def equal_rows(features: Float32[np.ndarray, "n d"]) -> Int[np.ndarray, "p 2"]:
+    """Pairs of equal rows: each row that repeats an earlier one, beside the first of them.
+
+    Equal are rows of the same bytes.
+
+    Examples
+    --------
+    >>> equal_rows(np.array([[1.0], [2.0], [1.0]], np.float32)).tolist()
+    [[0, 2]]
+    """
+    _, first, group = np.unique(row_hashes(features), return_index=True, return_inverse=True)
+    later = np.flatnonzero(first[group] != np.arange(len(features)))
+    earlier = first[group[later]]
+    same = [
+        features[i].tobytes() == features[j].tobytes()
+        for i, j in zip(earlier.tolist(), later.tolist(), strict=True)
+    ]
+    return np.asarray(np.column_stack([earlier, later])[np.array(same, bool)])
 
 
 def _unit(rows: np.ndarray, middle: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:

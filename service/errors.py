@@ -146,6 +146,12 @@ class LookNotLogged(ServiceError):
     code = "look_not_logged"
 
 
+class BadFilter(ServiceError):
+    """A condition on images, or an order of them, that is none."""
+
+    code = "bad_filter"
+
+
 class JobDone(ServiceError):
     """The job is over and cannot be cancelled."""
 
@@ -221,6 +227,7 @@ STATUS: dict[type[Exception], int] = {
     BadLine: 422,
     NotATest: 422,
     LookNotLogged: 503,
+    BadFilter: 422,
     JobDone: 409,
     NotResumable: 409,
     DamagedStream: 422,

@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse
 
 from service.analysis import Analysis
 from service.errors import NotFound, NotReady
-from service.gap import PARTS
+from service.gap import PARTS, images
 from service.gap.explaining import Question
 from service.gap.mask import MaskIn, MaskOut, mask_id
 from service.gap.part import Part
@@ -106,6 +106,57 @@ def masked(
         f"wanted mask {mask} of {model!r}, but its job {asked[0].job} is {asked[0].state}: "
         f"{asked[0].error or asked[0].message}"
     )
+
+
+@router.get(
+    "/gap/{model}/images/list",
+    response_model=images.ImagesPageOut,
+    responses={202: {"model": JobOut, "description": "It is being computed by this job"}},
+    tags=["analysis"],
+    operation_id="gap_images_list",
+)
+def list_images(
+    model: _Name,
+    request: Request,
+    reference: _Split = None,
+    target: _Split = None,
+    kind: Annotated[images.Kind, Query(description="Which images.")] = "all",
+    where: Annotated[
+        str,
+        Query(
+            description="Conditions joined by and: FIELD, then = != < <= > >= or like (% and _ "
+            "stand for any characters and for one), then a word or 'a text'. Fields: see `fields` "
+            "of /gap/{model}/images.",
+            examples=["split = v2 and correct = false and confidence > .9"],
+        ),
+    ] = "",
+    order: Annotated[
+        str, Query(description="FIELD, asc or desc after it.", examples=["margin desc"])
+    ] = "",
+    page: Annotated[int, Query(ge=1, le=1_000_000)] = 1,
+    per_page: Annotated[int, Query(ge=1, le=images.PER_PAGE_MAX)] = images.SHOWN,
+    wait: _Wait = False,
+) -> Response:
+    """List the images behind the numbers, by kind and conditions, page by page."""
+    found = explained(request, model, reference, target, images.NAME, wait=wait)
+    if isinstance(found, Job):
+        return accepted(found)
+    question = Question(request.app.state.analysis, model, reference, target)
+    rows = question.rows_of(images.NAME)
+    if rows is None:  # the data or the models changed meanwhile
+        raise NotReady(f"wanted the images of {model!r}, but the data changed. Ask again.")
+    n, shown = images.page_of(rows, kind, where=where, order=order, page=page, per_page=per_page)
+    answer = images.ImagesPageOut(
+        model=question.card["model"],
+        reference=question.reference,
+        target=question.target,
+        kind=kind,
+        n=n,
+        page=page,
+        per_page=per_page,
+        images=shown,
+    )
+    return Response(answer.model_dump_json(), media_type="application/json")
 
 
 def explained(

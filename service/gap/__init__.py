@@ -13,7 +13,19 @@ A new part is one module with a PART, and its line here.
 
 from typing import Any
 
-from service.gap import classes, difficulty, features, ledger, line, overlap, slices, without_labels
+from service.gap import (
+    classes,
+    difficulty,
+    features,
+    images,
+    labels,
+    leaks,
+    ledger,
+    line,
+    overlap,
+    slices,
+    without_labels,
+)
 from service.gap.part import Part
 
 PARTS: dict[str, Part[Any]] = {
@@ -27,5 +39,8 @@ PARTS: dict[str, Part[Any]] = {
         overlap.PART,
         line.PART,
         without_labels.PART,
+        labels.PART,
+        images.PART,
+        leaks.PART,
     )
 }

@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from service.errors import NotFound
 from service.evaluations import SEED
 from service.gap import PARTS, mask
@@ -85,6 +87,10 @@ class Question:
             raise NotFound(f"wanted a part of a gap ({', '.join(PARTS)}), got {part!r}.")
         return self._store.read(self.card["model"], self.key, part)
 
+    def rows_of(self, part: str) -> pa.Table | None:
+        """Return the rows that a part keeps beside its answer, None where there are none."""
+        return self._store.read_table(self.card["model"], self.key, part)
+
     def answer(self, part: str) -> PartOut | None:
         """Return one part where it was computed, else None."""
         found = self.stored(part)
@@ -113,6 +119,9 @@ class Question:
             steps = (0.1 + 0.9 * i / len(wanted), 0.1 + 0.9 * (i + 1) / len(wanted))
             began = now()
             found = PARTS[name].compute(inputs, part_of(progress, *steps, prefix=f"{name}: "))
+            for beside, table in inputs.beside.items():  # before the answer that leads to them
+                self._store.write_table(self.card["model"], self.key, beside, table)
+            inputs.beside.clear()
             self._keep(name, found, (now() - began).total_seconds())
 
     def masked(self, mask_id: str) -> bytes | None:

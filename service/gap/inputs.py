@@ -65,6 +65,10 @@ class Inputs:
     """One model, a reference and a target, and all that is stored about them.
 
     Arrays of images are in the order of the stored predictions, float32 features alike.
+
+    Attributes
+    ----------
+    beside : tables that a part wants kept beside its answer, under the part's name
     """
 
     def __init__(
@@ -78,6 +82,7 @@ class Inputs:
         self.database, self.results, self.card = database, results, card
         self.model, self.backbone = card["model"], card["backbone"]
         self.reference, self.target = reference, target
+        self.beside: dict[str, pa.Table] = {}
 
     @property
     def splits(self) -> Sides[str]:

@@ -1,6 +1,7 @@
 """Answers about gaps, kept beside the model that they are about.
 
     results/<model>/gap/<key>/<part>.json
+    results/<model>/gap/<key>/<part>.parquet    rows that a part answers further questions from
 
 The key says which question and which state of the data: another state is another key, and what is
 kept of older ones is swept when a new answer is stored.
@@ -13,6 +14,9 @@ import shutil
 import uuid
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from etl.database import RESULTS
 
@@ -35,13 +39,28 @@ class Store:
 
     def write(self, model: str, key: str, part: str, answer: bytes) -> None:
         """Keep an answer: whole or not at all; a model that is gone keeps nothing."""
-        file = self._file(model, key, part)
+        self._write(model, self._file(model, key, part), answer)
+
+    def read_table(self, model: str, key: str, part: str) -> pa.Table | None:
+        """Return the rows of a part, or None where they are not there."""
+        try:
+            return pq.read_table(self._file(model, key, part, "parquet"), partitioning=None)
+        except FileNotFoundError:
+            return None
+
+    def write_table(self, model: str, key: str, part: str, table: pa.Table) -> None:
+        """Keep the rows of a part, as `write` keeps its answer."""
+        rows = pa.BufferOutputStream()
+        pq.write_table(table, rows, compression="zstd")
+        self._write(model, self._file(model, key, part, "parquet"), rows.getvalue().to_pybytes())
+
+    def _write(self, model: str, file: Path, content: bytes) -> None:
         if not (self._results / model / "model.json").is_file():
             return
         file.parent.mkdir(parents=True, exist_ok=True)
         new = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}")
         try:
-            new.write_bytes(answer)
+            new.write_bytes(content)
             os.replace(new, file)  # noqa: PTH105 (the one word for it)
         finally:
             new.unlink(missing_ok=True)
@@ -59,8 +78,8 @@ class Store:
         folder = self._results / model / _FOLDER
         return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
 
-    def _file(self, model: str, key: str, part: str) -> Path:
-        return self._results / model / _FOLDER / key / f"{part}.json"
+    def _file(self, model: str, key: str, part: str, suffix: str = "json") -> Path:
+        return self._results / model / _FOLDER / key / f"{part}.{suffix}"
 
 
 def key_of(reference: str, target: str, state: dict[str, Any]) -> str:

@@ -43,6 +43,7 @@ def test_cifar10_by_hand(tmp_path):
         assert 0.06 < gap["estimate"] < 0.13
         annotate_file(tmp_path / "data", CIFAR / "annotations.csv", name=None, split=None)
         _is_read_right(client.get("/gap/m/ledger").json())
+        _doubted_labels(client.get("/gap/m/labels").json())
 
 
 def _is_read_right(ledger):
@@ -58,3 +59,10 @@ def _is_read_right(ledger):
     assert terms["label shift"]["estimate"] == 0
     assert terms["rest"]["low"] < 0 < terms["rest"]["high"]
     assert 0.7 < ledger["overlap"]["auc"] < 0.85
+
+
+def _doubted_labels(found):
+    """Few labels are doubted, and so little of the gap goes with them: these images are hard."""
+    (opinion,) = found["opinions"]
+    assert [one["n_dropped"] for one in opinion["splits"].values()] == [65, 57]
+    assert 0 < opinion["gap_gone"]["low"] < opinion["gap_gone"]["high"] < 0.03
