@@ -7,6 +7,7 @@ status, and not half an answer.
 
 import json
 import mmap
+import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from typing import IO
@@ -78,6 +79,11 @@ def predict_stream(
 
 def _blocks(body: IO[bytes], feature_names: list[str], n_features: int) -> Iterator[np.ndarray]:
     """Features of the rows, block by block, float [b, d]."""
+    if not os.fstat(body.fileno()).st_size:
+        raise DamagedStream(
+            "wanted an Arrow stream, got an empty body. Send the bytes of the stream, with curl: "
+            "--data-binary @FILE."
+        )
     try:
         source = pa.py_buffer(mmap.mmap(body.fileno(), 0, access=mmap.ACCESS_READ))
         _check_messages(source)

@@ -21,7 +21,7 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from etl.sidecar import replace_whole
 from models.backbones import Transform, features_of_images, open_backbone, open_lite0
@@ -50,8 +50,13 @@ def decoded(content: bytes) -> Image.Image:
     Raises
     ------
     UnreadableImage
-        Another format, a damaged file, or more pixels than Pillow's MAX_IMAGE_PIXELS.
+        Nothing, another format, a damaged file, or more pixels than Pillow's MAX_IMAGE_PIXELS.
     """
+    if not content:
+        raise UnreadableImage(
+            f"wanted an image in {', '.join(FORMATS)}, got an empty body. Send the bytes of its "
+            "file, with curl: --data-binary @FILE."
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd metadata; the number of pixels is checked
@@ -61,6 +66,8 @@ def decoded(content: bytes) -> Image.Image:
         image.load()
     except UNREADABLE as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        if isinstance(error, UnidentifiedImageError):  # whose words are of Python's objects
+            reason = f"{len(content):,} bytes that are none of these"
         raise UnreadableImage(
             f"wanted an image in {', '.join(FORMATS)} of at most {Image.MAX_IMAGE_PIXELS:,} "
             f"pixels, got: {reason}. Send another one."

@@ -196,6 +196,8 @@ def test_what_is_no_image_of_these_formats_is_422(client, content, record_proper
     answer = client.post("/predict/image?model=m", content=content, headers=PNG)
     assert (answer.status_code, answer.json()["code"]) == (422, "unreadable_image")
     assert "JPEG, PNG, WEBP" in answer.json()["detail"]
+    assert "0x" not in answer.json()["detail"]
+    assert ("an empty body" in answer.json()["detail"]) == (content == b"")
 
 
 def test_no_damage_is_a_fault_of_ours(client, world, record_property):

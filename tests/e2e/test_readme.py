@@ -15,9 +15,12 @@ from tests.e2e.server import GAPSCOPE, environment, serving
 
 README = (Path(__file__).resolve().parent.parent.parent / "README.md").read_text(encoding="utf-8")
 
+# in the order in which they are printed, each with what those before it left
+_RUN = ("train", "evaluate", "gap", "gaps", "interpolate")
+
 
 def blocks(heading, language="sh"):
-    section = re.split(r"\n###? ", README.split(f"### {heading}\n", 1)[1])[0]
+    section = re.split(r"\n###? ", README.split(f"## {heading}\n", 1)[1])[0]
     found = re.findall(rf"```{language}\n(.*?)```", section, re.DOTALL)
     return [textwrap.dedent(block) for block in found]
 
@@ -65,8 +68,9 @@ def test_train_evaluate_gap_by_curl_as_the_readme_prints_them(tmp_path, monkeypa
     assert gap["gap"] == evaluation["gap"]["top1"]
     assert len(gap["features"]) == 5
     assert (tmp_path / "classes.svg").read_text().startswith("<svg")
-    for line in commands.splitlines():
-        if line.startswith(("gapscope train", "gapscope evaluate", "gapscope gap")):
+    (between,) = blocks("A head whose weights are given, and one between two others")
+    for line in (commands + between).splitlines():
+        if line.split()[:2] in [["gapscope", verb] for verb in _RUN]:
             done = subprocess.run(
                 line.replace("gapscope", str(GAPSCOPE), 1), shell=True, env=environment(data),
                 capture_output=True, text=True, check=False,
