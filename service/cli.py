@@ -88,8 +88,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="gapscope",
         description="Why does a classifier score lower on test set 2 than on test set 1?",
-        epilog="Settings: GAP_DATA (data folder), GAP_HOST, GAP_PORT, GAP_THREADS, "
-        "GAP_IMAGES (folders with the image files).",
+        epilog=options.settings_in_words(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -125,11 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     lines.set_defaults(command=_add_line, needs=["service.lines"])
 
     train = verbs.add_parser("train", help="train a head on the train rows of a backbone")
-    train.add_argument("backbone")
-    train.add_argument("--head", default="logistic", help="kind of head (default: logistic)")
-    train.add_argument("--name", help="name of the model (default: <backbone>-<head>)")
-    train.add_argument("--params", type=_json, default={}, metavar="JSON", help='{"C": 0.1}')
-    train.add_argument("--seed", type=int, default=0)
+    options.add_train_arguments(train)
     train.set_defaults(command=_train, needs=["service.analysis"])
 
     imported = verbs.add_parser(
@@ -190,18 +186,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     sql.set_defaults(command=_sql, needs=["service.database"])
     return parser
-
-
-def _json(argument: str) -> dict[str, Any]:
-    try:
-        value = json.loads(argument)
-    except json.JSONDecodeError as error:
-        raise argparse.ArgumentTypeError(
-            f"wanted a JSON object such as '{{\"C\": 0.1}}', got {argument}: {error}"
-        ) from error
-    if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError(f"wanted a JSON object, got {argument}")
-    return value
 
 
 def _load(arguments: argparse.Namespace, settings: "Settings") -> None:
@@ -277,6 +261,7 @@ def _train(arguments: argparse.Namespace, settings: "Settings") -> None:
     from service.analysis import Analysis, resources_of
     from service.schemas import EstimateOut
     from service.terminal import progress_bar
+    from service.trainings import why_flattered
 
     analysis = Analysis(settings.data, resources_of(settings))
     analysis.check_train(arguments.backbone, arguments.head, arguments.params)
@@ -296,6 +281,8 @@ def _train(arguments: argparse.Namespace, settings: "Settings") -> None:
         _print_leaderboard(card["validation"]["candidates"])
     print(f"{model}: {card['head']} {json.dumps(card['params'])}")
     print(f"internal validation {_percent(top1)}")
+    if arguments.head == "auto" and (why := why_flattered(card["validation"]["candidates"])):
+        print(why)
     for sentence in card["notes"]:
         print(f"note: {sentence}")
     print(f"chosen by {card['validation']['method']}")

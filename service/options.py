@@ -1,12 +1,88 @@
 """What can be asked of the verbs, apart from what they import: help must not take seconds."""
 
 import argparse
+import json
 import re
+import textwrap
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 RANDOM = "random"
 FORMATS = ("csv", "parquet", "database")
+SETTINGS = {
+    "data": "the data folder: database, models, jobs",
+    "host": "address to listen on; there is no login, so leave it on this machine",
+    "port": "port to listen on",
+    "threads": "cores to use; all of them where it is not set",
+    "memory_gb": "GB of memory for the rows that a head is trained on; above it they go to disk; "
+    "half of the machine's memory where it is not set",
+    "device": "where heads are trained: `cpu` or `cuda`; CUDA where there is one",
+    "images": "folders with the image files, separated as in `PATH`",
+}
+# of `models.heads.HEADS`, which would take seconds to import
+HEADS = {
+    "logistic": "softmax regression (the default)",
+    "lda": "linear discriminant analysis",
+    "ridge": "least squares with a penalty",
+    "nearest_mean": "nearest class mean",
+    "knn": "nearest train rows by cosine",
+    "cosine": "directions of the classes, a fixed sharpness",
+    "mlp": "one hidden layer beside a linear path",
+    "ensemble": "several heads, weighted by their loss on held-out rows",
+    "auto": "tries all of these, keeps the best on held-out rows",
+    "sklearn:NAME": "a classifier of scikit-learn, such as sklearn:RandomForestClassifier",
+}
 _SPLIT_FILE = re.compile(r"([A-Za-z0-9][\w.+-]*)=(.+)")
+
+
+def settings_in_words() -> str:
+    """Return the settings as the end of `gapscope --help`."""
+    rows = {f"GAP_{name.upper()}": meaning for name, meaning in SETTINGS.items()}
+    return _table("settings, from the environment:", rows)
+
+
+def add_train_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `train`."""
+    parser.add_argument("backbone")
+    parser.add_argument("--head", default="logistic", help="kind of head (default: logistic)")
+    parser.add_argument("--name", help="name of the model (default: <backbone>-<head>)")
+    parser.add_argument(
+        "--params",
+        type=_json,
+        default={},
+        metavar="JSON",
+        help="of the head, such as '{\"C\": 0.1}'; a list to try each (default: a grid)",
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = _table("heads:", HEADS) + (
+        '\n\nTheir parameters are in README.md under "Heads"; a name or a value that is wrong is\n'
+        "refused with those that are known."
+    )
+
+
+def _table(title: str, rows: Mapping[str, str]) -> str:
+    width = max(map(len, rows)) + 4
+    lines = [title]
+    for name, meaning in rows.items():
+        lines += textwrap.wrap(
+            f"{'  ' + name:{width}}{meaning}", 88, subsequent_indent=" " * width,
+            break_on_hyphens=False,
+        )  # fmt: skip
+    return "\n".join(lines)
+
+
+def _json(argument: str) -> dict[str, Any]:
+    try:
+        value = json.loads(argument)
+    except json.JSONDecodeError as error:
+        raise argparse.ArgumentTypeError(
+            f"wanted a JSON object such as '{{\"C\": 0.1}}', got {argument}: {error}"
+        ) from error
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"wanted a JSON object, got {argument}")
+    return value
 
 
 def add_extract_arguments(parser: argparse.ArgumentParser) -> None:

@@ -49,6 +49,7 @@ def first_page(analysis: Analysis, jobs: list[Job], looks: Looks, model: str | N
         refusal=refusal,
         charts=charts.drawable(answer) if answer is not None else [],
         training=trainings.leaderboard(analysis.results, chosen) if chosen else None,
+        why_flattered=trainings.why_flattered,
         has_curves=chosen is not None and bool(analysis.results.curves(chosen)),
         jobs=jobs[:_JOBS_SHOWN],
         looks=looks.all()[:_LOOKS_SHOWN],

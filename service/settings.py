@@ -1,4 +1,4 @@
-"""Settings from the environment: GAP_DATA, GAP_HOST, GAP_PORT, GAP_THREADS, GAP_IMAGES."""
+"""Settings from the environment: GAP_DATA and others."""
 
 import difflib
 import os
@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from etl.images import roots_in
 from service.errors import BadSetting, UnknownSetting
+from service.options import SETTINGS
 
 _PREFIX = "GAP_"
 
@@ -20,27 +21,13 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="forbid")
 
-    data: Path = Field(Path("data"), description="the data folder: database, models, jobs")
-    host: str = Field(
-        "127.0.0.1",
-        description="address to listen on; there is no login, so leave it on this machine",
-    )
-    port: int = Field(8000, ge=1, le=65535, description="port to listen on")
-    threads: int | None = Field(
-        None, ge=1, description="cores to use; all of them where it is not set"
-    )
-    memory_gb: float | None = Field(
-        None,
-        gt=0,
-        description="GB of memory for the rows that a head is trained on; above it they go to "
-        "disk; half of the machine's memory where it is not set",
-    )
-    device: Literal["cpu", "cuda"] | None = Field(
-        None, description="where heads are trained: `cpu` or `cuda`; CUDA where there is one"
-    )
-    images: Annotated[tuple[Path, ...], NoDecode] = Field(
-        (), description="folders with the image files, separated as in `PATH`"
-    )
+    data: Path = Field(Path("data"), description=SETTINGS["data"])
+    host: str = Field("127.0.0.1", description=SETTINGS["host"])
+    port: int = Field(8000, ge=1, le=65535, description=SETTINGS["port"])
+    threads: int | None = Field(None, ge=1, description=SETTINGS["threads"])
+    memory_gb: float | None = Field(None, gt=0, description=SETTINGS["memory_gb"])
+    device: Literal["cpu", "cuda"] | None = Field(None, description=SETTINGS["device"])
+    images: Annotated[tuple[Path, ...], NoDecode] = Field((), description=SETTINGS["images"])
 
     @field_validator("images", mode="before")
     @classmethod

@@ -93,6 +93,23 @@ def answer_of(results: Results, model: str, chart: str) -> LeaderboardOut | Curv
     return ANSWERS[chart](results, model)
 
 
+def why_flattered(candidates: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return why a leaderboard shows more than internal validation; None where nothing was chosen.
+
+    Examples
+    --------
+    >>> why_flattered([{"top1": 0.9}])
+    >>> why_flattered([{"top1": 0.9}, {"top1": 0.8}])
+    'The accuracies of the candidates are on the rows that the choice was made on, which ...'
+    """
+    if len(candidates) < 2:
+        return None
+    return (
+        "The accuracies of the candidates are on the rows that the choice was made on, which "
+        "flatters the chosen one; internal validation is on rows that took no part in choosing."
+    )
+
+
 def in_words(params: Mapping[str, Any] | None) -> str:
     """Return the parameters of a head as one line.
 

@@ -213,6 +213,7 @@ def test_the_page_shows_the_leaderboard(trained):
         assert ("chosen" in row) == c["is_chosen"]
     assert "&#39;members&#39;" not in page
     assert f"Chosen by {answer['method']}" in page
+    assert "internal validation is on rows that took no part in choosing" in page
     assert "--head auto" in page
     assert "several/chart/leaderboard?format=html" in page
     assert "several/chart/loss" not in page

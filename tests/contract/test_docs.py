@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from models.heads import HEADS
-from service import charts, cli
+from service import charts, cli, options
 from service.settings import Settings
 from tests.contract.readme_blocks import readme
 
@@ -29,6 +29,18 @@ def test_every_setting_is_in_the_readme(name):
 @pytest.mark.parametrize("verb", list(commands()))
 def test_every_command_is_in_the_readme(verb):
     assert f"gapscope {verb}" in README
+
+
+def test_help_lists_every_setting_and_every_head():
+    """Their lists are apart from what they describe, so that help need not import it."""
+    assert list(options.SETTINGS) == list(Settings.model_fields)
+    assert list(options.HEADS) == [*HEADS, "sklearn:NAME"]
+    said = cli._parser().format_help()
+    assert all(f"GAP_{name.upper()}" in said for name in Settings.model_fields)
+    said = commands()["train"].format_help()
+    assert all(f"\n  {name} " in said for name in options.HEADS)
+    assert 'README.md under "Heads"' in said
+    assert "\n## Heads\n" in README
 
 
 def test_every_command_in_the_readme_parses():
