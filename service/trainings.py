@@ -93,7 +93,7 @@ def answer_of(results: Results, model: str, chart: str) -> LeaderboardOut | Curv
     return ANSWERS[chart](results, model)
 
 
-def why_flattered(candidates: Sequence[Mapping[str, Any]]) -> str | None:
+def why_flattered(candidates: Sequence[object]) -> str | None:
     """Return why a leaderboard shows more than internal validation; None where nothing was chosen.
 
     Examples

@@ -60,6 +60,19 @@ def test_ctrl_c_says_stopped_whenever_it_comes(after_s, toy_data, record_propert
     record_property("fault", ["Ctrl-C", "stopped without a traceback", 1])
 
 
+def test_auto_says_why_its_table_shows_more_than_internal_validation(
+    toy_data, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("GAP_DATA", str(shutil.copytree(toy_data, tmp_path / "data")))
+    line = ["train", "toy", "--head", "auto", "--params", '{"heads": ["lda", "ridge"]}']
+    assert cli.main([*line, "--name", "best"]) == 0
+    said = capsys.readouterr().out
+    after = said.split("internal validation ", 1)[1].splitlines()
+    assert after[1].startswith("The accuracies of the candidates are on the rows that the choice")
+    assert cli.main(["train", "toy", "--head", "nearest_mean", "--name", "one"]) == 0
+    assert "candidates" not in capsys.readouterr().out
+
+
 def test_ctrl_c_stops_a_training_and_nothing_is_left(toy_data, tmp_path):
     data = shutil.copytree(toy_data, tmp_path / "data")
     slow = json.dumps({"epochs": 1000, "hidden": 4096})
