@@ -331,18 +331,29 @@ def _gap(arguments: argparse.Namespace, settings: "Settings") -> None:
         return _print_json(answer)
     for sentence in answer.summary:
         print(sentence)
-    print(f"\n{'class':20} {'shrunken gap':>28} {'raw':>8} {'P(above common gap)':>19}")
+    print(
+        f"\n{'class':20} {'shrunken gap':>28} {'raw':>8} {'P(above common gap)':>19} "
+        f"{'q (named from .05 down)':>23}"
+    )
     for c in [c for c in answer.classes if c.raw is not None][:10]:
         raw, above = f"{c.raw:8.1%}", f"{c.p_exceeds:19.2f}"
-        print(f"{c.class_name[:20]:20} {_percent(c.shrunken):>28} {raw} {above}")
+        q = "" if c.q_value is None else f"{c.q_value:.3f}"
+        print(f"{c.class_name[:20]:20} {_percent(c.shrunken):>28} {raw} {above} {q:>23}")
     if answer.features is None:
         return None
-    print(f"\n{'feature':20} {'shift within classes':>28} {'adjusted p':>11} {'head weight':>12}")
+    print(
+        "\nfeatures by relevance = |shift within classes| in train sd × weight in the head; the "
+        "summary names the first with p < .05"
+    )
+    print(f"{'feature':20} {'relevance':>9} {'shift within classes':>20} {'adjusted p':>10} "
+          f"{'head weight':>11}")  # fmt: skip
     for f in answer.features[:10]:
         shift = f.mean_difference_within_classes
-        words = "unknown" if shift.estimate is None else f"{shift.estimate:.2f} sd"
+        words = "unknown" if shift.estimate is None else f"{shift.estimate:.2f} pooled sd"
         p = "" if f.p_value is None else f"{f.p_value:.3f}"
-        print(f"{f.feature_name[:20]:20} {words:>28} {p:>11} {f.head_weight:12.3f}")
+        print(
+            f"{f.feature_name[:20]:20} {f.relevance:9.3f} {words:>20} {p:>10} {f.head_weight:11.3f}"
+        )
     return None
 
 

@@ -479,6 +479,10 @@ class FeatureShiftOut(Answer):
     mean_difference_within_classes: EstimateOut
     p_value: float | None = Field(description="Adjusted for looking at all features.")
     head_weight: float
+    relevance: float = Field(
+        description="Absolute shift within classes in train standard deviations × head_weight; "
+        "0, and last, where the feature is nearly constant over the train rows."
+    )
 
 
 class ClassShiftOut(Answer):
@@ -517,7 +521,7 @@ class GapOut(Answer):
     class_model: ClassModelOut | None
     classes: list[ClassGapOut] = Field(description="Largest shrunken gap first.")
     n_features: int | None
-    features: list[FeatureShiftOut] | None = Field(description="Largest shift times weight first.")
+    features: list[FeatureShiftOut] | None = Field(description="Largest relevance first.")
     class_shift: list[ClassShiftOut] | None
     features_reason: str | None = Field(
         None, description="Why n_features, features and class_shift are null."
@@ -694,6 +698,7 @@ def gap_out(
                 ),
                 p_value=f.p_value,
                 head_weight=f.head_weight,
+                relevance=f.relevance,
             )
             for f in report.features
         ]

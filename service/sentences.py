@@ -132,7 +132,11 @@ def _of_features(
         return ["Features cannot be compared within classes: no class has images in both sets."]
     moved = [f for f in tested if f.p_value is not None and f.p_value < _Q]
     heaviest = ", ".join(names[f.feature_id] for f in moved[:_NAMED])
-    heaviest = f"; those that move the scores most: {heaviest}" if moved else ""
+    if moved:
+        heaviest = (
+            f"; by relevance (that shift in train standard deviations × the head's weight), the "
+            f"first of these are {heaviest}"
+        )
     return [
         f"{len(moved)} of {len(tested)} features have a different mean on {target} than on "
         f"{reference}, comparing images of the same class (p < .05, adjusted for looking at all "

@@ -319,8 +319,9 @@ def _without(inputs: Inputs, name: str, about: str, left_out: np.ndarray) -> Wit
 def _told(threshold: Threshold) -> str:
     return (
         f"1 − cosine of standardised features below {threshold.distance:.2g}, and below "
-        f"{threshold.ratio:.2g} of that of the tenth nearest: so close do images come by chance "
-        f"once in a hundred such searches, by {threshold.n:,} train rows held against the others"
+        f"{threshold.ratio:.2g} of that of neighbour {threshold.k}: so close do images come by "
+        f"chance once in a hundred such searches, by {threshold.n:,} train rows held against the "
+        "others"
     )
 
 
