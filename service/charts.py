@@ -19,8 +19,10 @@ from service.schemas import CurvesOut, GapOut, LeaderboardOut
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#7f7f7f"
 _WIDTH = 560
 _CLASSES_MAX = 40  # rows that a chart can label legibly; the JSON has all
+_LABELLED = 10  # points of a picture that can be named without hiding each other
 _OF_CANDIDATE = {"setting", "top1", "nll", "n_fit", "note", "is_best", "is_chosen"}
-_LOSS, _MONITORED = "train loss", "monitored NLL"
+_LOSS, _MONITORED, _NOT_CHOSEN = "train loss", "monitored NLL", "not chosen"
+_OF_LOSS = {_LOSS: BLUE, _MONITORED: ORANGE, _NOT_CHOSEN: GREY}
 _POINTS_MAX = 200  # of one curve: no chart is wide enough to show more
 
 
@@ -122,8 +124,10 @@ def features_chart(answer: GapOut) -> alt.LayerChart:
             "ks": f.ks,
             "p_value": f.p_value,
             "head_weight": f.head_weight,
+            "relevance": f.relevance,
+            "label": f.feature_name if place < _LABELLED else "",
         }
-        for f in answer.features or []
+        for place, f in enumerate(answer.features or [])  # the most relevant first
     ]
     clear = alt.expr.isValid(alt.datum.p_value) & (alt.datum.p_value < 0.05)
     points = (
@@ -141,12 +145,19 @@ def features_chart(answer: GapOut) -> alt.LayerChart:
                 alt.Tooltip("ks:Q", title="KS distance", format=".3f"),
                 alt.Tooltip("p_value:Q", title="adjusted p", format=".3f"),
                 alt.Tooltip("head_weight:Q", title="weight", format=".3f"),
+                alt.Tooltip("relevance:Q", format=".3f"),
             ],
         )
     )
+    names = (
+        alt.Chart(alt.InlineData(values=rows))
+        .mark_text(dy=-9, fontSize=10, limit=120)
+        .encode(x="shift:Q", y="head_weight:Q", text="label:N")
+    )
     return _titled(
-        _line_at(0.0) + points,
-        "Features: how far each moved, and how much the head leans on it (coloured: p < .05)",
+        _line_at(0.0) + points + names,
+        "Features: how far each moved, how much the head leans on it "
+        f"(coloured: p < .05; named: the {_LABELLED} most relevant)",
         height=300,
     )
 
@@ -190,39 +201,58 @@ def leaderboard_chart(answer: LeaderboardOut) -> alt.LayerChart:
     heads = list(dict.fromkeys(str(row["head"]) for row in rows))
     rows.sort(key=lambda row: (row["is_chosen"], row["is_best"]))  # what is drawn last lies on top
     is_marked = alt.datum.is_best | alt.datum.is_chosen
-    points = (
-        alt.Chart(alt.InlineData(values=rows))
-        .mark_point(filled=True, opacity=0.8)
-        .encode(
-            x=alt.X(
-                "top1:Q",
-                title="accuracy on train rows that it was not fitted on",
-                axis=alt.Axis(format="%"),
-                scale=alt.Scale(zero=False, nice=True),
-            ),
-            y=alt.Y("head:N", title=None, sort=heads),
-            size=alt.condition(is_marked, alt.value(130), alt.value(40)),
-            color=alt.when(alt.datum.is_chosen)
-            .then(alt.value(ORANGE))
-            .when(alt.datum.is_best)
-            .then(alt.value(BLUE))
-            .otherwise(alt.value(GREY)),
-            tooltip=[
-                alt.Tooltip("head:N"),
-                alt.Tooltip("setting:N", title="parameters"),
-                alt.Tooltip("top1:Q", title="accuracy", format=".2%"),
-                alt.Tooltip("nll:Q", title="NLL (nats)", format=".4f"),
-                alt.Tooltip("n_fit:Q", title="fitted on rows", format=","),
-                alt.Tooltip("note:N"),
-            ],
-        )
+    base = alt.Chart(alt.InlineData(values=rows)).encode(
+        x=_shares_axis(
+            "top1:Q",
+            "accuracy on the train rows that it was chosen by, not fitted on",
+            [candidate.top1 for candidate in answer.candidates],
+        ),
+        y=alt.Y("head:N", title=None, sort=heads),
     )
-    layered: alt.LayerChart = alt.layer(points)  # type: ignore[assignment]
+    points = base.mark_point(filled=True, opacity=0.8).encode(
+        size=alt.condition(is_marked, alt.value(130), alt.value(40)),
+        color=alt.when(alt.datum.is_chosen)
+        .then(alt.value(ORANGE))
+        .when(alt.datum.is_best)
+        .then(alt.value(BLUE))
+        .otherwise(alt.value(GREY)),
+        tooltip=[
+            alt.Tooltip("head:N"),
+            alt.Tooltip("setting:N", title="parameters"),
+            alt.Tooltip("top1:Q", title="accuracy", format=".2%"),
+            alt.Tooltip("nll:Q", title="NLL (nats)", format=".4f"),
+            alt.Tooltip("n_fit:Q", title="fitted on rows", format=","),
+            alt.Tooltip("note:N"),
+        ],
+    )
+    value = base.mark_text(dy=-13, fontSize=11).encode(
+        text=alt.condition(alt.datum.is_chosen, alt.Text("top1:Q", format=".2%"), alt.value(""))
+    )
+    tried = f"{len(rows)} settings" if len(rows) != 1 else "1 setting"
+    colours = {
+        "vermilion: chosen": [c.is_chosen for c in answer.candidates],
+        "blue: best of its head": [c.is_best and not c.is_chosen for c in answer.candidates],
+        "grey: others": [not (c.is_best or c.is_chosen) for c in answer.candidates],
+    }
+    shown = "; ".join(words for words, those in colours.items() if any(those))
     return _titled(
-        layered,
-        f"What was tried for {answer.model}: {len(rows)} settings (blue: best of its head; "
-        "vermilion: chosen)",
-        height=alt.Step(34),
+        points + value, f"What was tried for {answer.model}: {tried} ({shown})", height=alt.Step(38)
+    )
+
+
+def _shares_axis(field: str, title: str, values: Sequence[float]) -> alt.X:
+    """Axis that spans shares with some room, its labels apart and exact enough to differ."""
+    low, high = min(values), max(values)
+    room = max(0.04 * (high - low), 0.005)
+    span = high - low + 2 * room
+    digits = 0 if span >= 0.06 else 1
+    return alt.X(
+        field,
+        title=title,
+        axis=alt.Axis(
+            format=f".{digits}%", tickCount=6, tickMinStep=10.0 ** -(2 + digits), labelFlush=False
+        ),
+        scale=alt.Scale(domain=[max(low - room, 0.0), min(high + room, 1.0)], nice=False),
     )
 
 
@@ -235,7 +265,7 @@ def loss_chart(answer: CurvesOut) -> alt.LayerChart:
             "setting": curve.setting,
             "stage": curve.stage,
             "role": curve.role,
-            "line": measure if curve.role != "other" else "not chosen",
+            "line": measure if curve.role != "other" else _NOT_CHOSEN,
             "measure": measure,
             "step": step + 1,
             "value": values[step],
@@ -244,32 +274,48 @@ def loss_chart(answer: CurvesOut) -> alt.LayerChart:
         for measure, values in ((_LOSS, curve.loss), (_MONITORED, curve.monitored))
         for step in _thinned([i for i, value in enumerate(values) if value is not None])
     ]
+    shown = [name for name in _OF_LOSS if any(line["line"] == name for line in lines)]
+    last = max(len(curve.loss) for curve in answer.curves)
     # two layers: what was not chosen is never drawn over what was
-    behind = _lines([line for line in lines if line["role"] == "other"]).mark_line(
+    behind = _lines([line for line in lines if line["role"] == "other"], shown, last).mark_line(
         strokeWidth=1, opacity=0.35
     )
-    before = _lines([line for line in lines if line["role"] != "other"]).mark_line()
+    before = _lines([line for line in lines if line["role"] != "other"], shown, last).mark_line()
     before = before.encode(
         strokeWidth=alt.condition(alt.datum.role == "final", alt.value(3), alt.value(1.2))
     )
+    marks = {
+        "thick: on all train rows": any(line["role"] == "final" for line in lines),
+        "dashed: rows that it may be stopped by": any(
+            line["measure"] == _MONITORED for line in lines
+        ),
+    }
+    words = "; ".join(mark for mark, is_there in marks.items() if is_there)
+    fits = f"{len(answer.curves)} fits" if len(answer.curves) != 1 else "1 fit"
     return _titled(
         behind + before,
-        f"Loss of {len(answer.curves)} fits for {answer.model} (thick: on all train rows; "
-        "dashed: rows that it may be stopped by)",
+        f"Loss of {fits} for {answer.model}" + (f" ({words})" if words else ""),
         height=300,
     )
 
 
-def _lines(rows: list[dict[str, Any]]) -> alt.Chart:
+def _lines(rows: list[dict[str, Any]], shown: Sequence[str], last: int) -> alt.Chart:
+    """Curves from the first step to the last one of all; `shown` are the lines that are there."""
+    # fits of ten steps and of a thousand stand side by side
+    steps = alt.Scale(type="log", domain=[1, max(last, 2)], nice=False)
     return alt.Chart(alt.InlineData(values=rows)).encode(
-        # fits of ten steps and of a thousand stand side by side
-        x=alt.X("step:Q", title="step (iteration or epoch)", scale=alt.Scale(type="log")),
+        x=alt.X(
+            "step:Q",
+            title="step (iteration or epoch)",
+            scale=steps,
+            axis=alt.Axis(format=",d", tickCount=6, labelOverlap=True),
+        ),
         y=alt.Y("value:Q", title="nats", scale=alt.Scale(zero=False)),
         detail=["fit:N", "measure:N"],
         color=alt.Color(
             "line:N",
             title=None,
-            scale=alt.Scale(domain=[_LOSS, _MONITORED, "not chosen"], range=[BLUE, ORANGE, GREY]),
+            scale=alt.Scale(domain=list(shown), range=[_OF_LOSS[name] for name in shown]),
             legend=alt.Legend(orient="bottom", symbolOpacity=1),
         ),
         strokeDash=alt.condition(

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 from fastapi.testclient import TestClient
@@ -55,7 +56,7 @@ def test_features_chart(client, answer):
         assert (row["shift"], row["low"], row["high"]) == tuple(
             shift[k] for k in ("estimate", "low", "high")
         )
-        for name in ("feature_name", "ks", "head_weight", "p_value"):
+        for name in ("feature_name", "ks", "head_weight", "p_value", "relevance"):
             assert row[name] == feature[name]
 
 
@@ -143,6 +144,43 @@ def test_loss_chart(trained):
         if value is not None
     ]
     assert sorted(drawn) == sorted(said)
+
+
+def test_the_loss_chart_ends_with_its_curves_and_its_legend_names_what_is_there(trained):
+    answer = trained.get("/models/steps/curves").json()
+    spec = trained.get("/models/steps/chart/loss").json()
+    last = max(len(curve["loss"]) for curve in answer["curves"])
+    for layer in spec["layer"]:
+        x, colour = layer["encoding"]["x"]["scale"], layer["encoding"]["color"]["scale"]
+        assert (x["domain"], x["nice"]) == ([1, last], False)
+        assert colour["domain"] == ["train loss", "not chosen"]
+    assert "dashed" not in spec["description"]
+
+
+def test_the_leaderboards_words_and_axis_fit_what_is_there(trained):
+    trained.app.state.analysis.train(
+        model="one", backbone="toy", head="nearest_mean", params={}, seed=0
+    )
+    spec = trained.get("/models/one/chart/leaderboard").json()
+    assert spec["description"] == "What was tried for one: 1 setting (vermilion: chosen)"
+    top1 = trained.get("/models/one/leaderboard").json()["candidates"][0]["top1"]
+    low, high = spec["layer"][0]["encoding"]["x"]["scale"]["domain"]
+    assert low < top1 <= high
+    spec = trained.get("/models/steps/chart/leaderboard").json()
+    assert "2 settings (vermilion: chosen; grey: others)" in spec["description"]
+
+
+def test_the_ten_most_relevant_features_are_named_in_the_picture():
+    features = [
+        SimpleNamespace(
+            feature_id=i, feature_name=f"f{i}", ks=0.1, p_value=0.5, head_weight=1.0,
+            relevance=1 / (i + 1),
+            mean_difference_within_classes=SimpleNamespace(estimate=0.1 * i, low=0.0, high=1.0),
+        )
+        for i in range(12)
+    ]  # fmt: skip
+    rows = rows_of(charts.features_chart(SimpleNamespace(features=features)).to_dict())
+    assert [row["label"] for row in rows] == [f"f{i}" for i in range(10)] + ["", ""]
 
 
 def test_many_long_curves_are_thinned_and_drawn_behind_the_chosen_one():
