@@ -18,6 +18,7 @@ from etl.errors import DiskFull
 from service import charts, page, trainings
 from service.analysis import Analysis
 from service.arrow_predictions import ARROW
+from service.errors import NotFound
 from service.gap import PARTS
 from service.gap_routes import part_answer
 from service.jobs import OVER, Job, Jobs, Worker
@@ -74,6 +75,7 @@ _Model = Annotated[
     ModelName, Query(description="Name of a trained model.", examples=["pixels-logistic"])
 ]
 _IMAGES = ("image/jpeg", "image/png", "image/webp")
+_GAP_CHARTS = [*charts.CHARTS, *(name for part in PARTS.values() for name in part.charts)]
 _PIECE_BYTES = 1 << 20
 _Format = Annotated[Literal["json", "html", "svg", "png"], Query()]
 _Split = Annotated[str | None, Query(description="A test split; default: as the load says.")]
@@ -256,13 +258,18 @@ def gap(
 @router.get("/gap/{model}/chart/{name}", tags=["analysis"])
 def chart(
     model: _Name,
-    name: Annotated[str, Path(examples=["gap"], description="gap, classes, features, class_shift")],
+    name: Annotated[str, Path(examples=["gap"], description=", ".join(_GAP_CHARTS))],
     request: Request,
     reference: _Split = None,
     target: _Split = None,
     format: _Format = "json",  # noqa: A002
 ) -> Response:
     """Draw the same numbers as a Vega-Lite spec, a page, an SVG or a PNG."""
+    if name not in _GAP_CHARTS:
+        raise NotFound(
+            f"wanted a chart of the gap ({', '.join(_GAP_CHARTS)}), got {name!r}. Those of the "
+            f"training ({', '.join(charts.TRAINING_CHARTS)}) are under /models/{model}/chart."
+        )
     part = next((part for part in PARTS.values() if name in part.charts), None)
     if part is None:
         spec = charts.spec(_analysis(request).gap(model, reference, target), name)

@@ -31,6 +31,7 @@ OPEN = ("queued", "running", "cancelling")
 OVER = ("interrupted", "failed", "cancelled")  # and not done: may be resumed
 # a training takes the machine for long: explanations have a queue and a worker of their own
 TRAIN, EXPLAIN = "train", "explain"
+MASK = "mask"  # kind of an explanation: the head fitted again without some features
 _IN_LANE = {
     TRAIN: "json_extract(request, '$.explain') is null",
     EXPLAIN: "json_extract(request, '$.explain') is not null",
@@ -68,7 +69,7 @@ class Job:
     ----------
     job : its id
     request : what is to be done
-    model : name of the model that it will make
+    model : name of the model that it will make, or that it explains
     state : queued, running, done, failed, cancelling, cancelled or interrupted
     progress : share done, in [0, 1]
     message : what is going on, in words
@@ -84,6 +85,13 @@ class Job:
     error: str | None
     created_at: str
     finished_at: str | None
+
+    @property
+    def kind(self) -> str:
+        """What it does: train, explain (a part of the answer to why a gap is there) or mask."""
+        if "mask" in self.request:
+            return MASK
+        return EXPLAIN if "explain" in self.request else TRAIN
 
 
 class Jobs:

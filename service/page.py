@@ -12,7 +12,7 @@ from models.errors import ModelError
 from service import charts, trainings
 from service.analysis import Analysis
 from service.errors import NotFound, ServiceError
-from service.jobs import OPEN, Job
+from service.jobs import EXPLAIN, MASK, OPEN, TRAIN, Job
 from service.looks import Looks
 from service.schemas import GapOut
 
@@ -20,6 +20,7 @@ _HERE = Path(__file__).parent
 _STATIC = {"style.css": "text/css", "page.js": "text/javascript", "vega.js": "text/javascript"}
 _JOBS_SHOWN = 5
 _LOOKS_SHOWN = 10
+_KINDS = {TRAIN: "training of", EXPLAIN: "explanation of", MASK: "fit without some features of"}
 
 
 def first_page(analysis: Analysis, jobs: list[Job], looks: Looks, model: str | None) -> str:
@@ -54,6 +55,7 @@ def first_page(analysis: Analysis, jobs: list[Job], looks: Looks, model: str | N
         jobs=jobs[:_JOBS_SHOWN],
         looks=looks.all()[:_LOOKS_SHOWN],
         open_states=OPEN,
+        kinds=_KINDS,
     )
 
 

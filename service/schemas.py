@@ -93,6 +93,9 @@ class JobOut(Answer):
     """How far a job is."""
 
     job: str
+    kind: Literal["train", "explain", "mask"] = Field(
+        description="train makes the model; explain and mask compute an answer about it."
+    )
     model: str
     state: Literal["queued", "running", "done", "failed", "cancelling", "cancelled", "interrupted"]
     progress: float = Field(ge=0, le=1)

@@ -11,6 +11,7 @@ from etl import load
 from models.heads import Curve
 from service import charts
 from service.app import create_app
+from service.gap import PARTS
 from service.results import Results
 from service.schemas import CurveOut, CurvesOut
 from service.settings import Settings
@@ -291,6 +292,25 @@ def test_every_chart_comes_in_every_form(client, path, kind, media, start):
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith(media)
     assert answer.content.startswith(start)
+
+
+def test_an_unknown_chart_is_refused_with_all_that_there_are(client):
+    said = client.get("/gap/logistic/chart/nope").json()["detail"]
+    for name in [*charts.CHARTS, *(name for part in PARTS.values() for name in part.charts)]:
+        assert name in said
+    assert "(leaderboard, loss) are under /models/logistic/chart" in said
+
+
+def test_the_page_says_what_a_job_does(tmp_path, toy_data):
+    data = shutil.copytree(toy_data, tmp_path / "data")
+    with TestClient(create_app(Settings(data=data), with_worker=False)) as client:
+        jobs = client.app.state.jobs
+        jobs.submit({"explain": {"model": "logistic"}}, "logistic")
+        jobs.submit({"head": "lda"}, "new")
+        page = client.get("/").text
+        assert "explanation of <b>logistic</b>: queued" in page
+        assert "training of <b>new</b>: queued" in page
+        assert [job["kind"] for job in client.get("/jobs").json()] == ["train", "explain"]
 
 
 def test_a_chart_computes_nothing(client):

@@ -33,6 +33,18 @@ def test_a_job_goes_from_queued_to_done(jobs):
     assert not work_one(jobs, run, ())
 
 
+@pytest.mark.parametrize(
+    ("request_", "kind"),
+    [
+        ({"head": "lda"}, "train"),
+        ({"explain": {"model": "m"}, "part": "ledger"}, "explain"),
+        ({"explain": {"model": "m"}, "mask": ["0"]}, "mask"),
+    ],
+)
+def test_the_kind_of_a_job_follows_from_its_request(jobs, request_, kind):
+    assert jobs.submit(request_, "m").kind == kind
+
+
 def test_the_oldest_goes_first(jobs):
     names = ["a", "b", "c"]
     for name in names:
