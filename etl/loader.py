@@ -92,7 +92,7 @@ def load(
     began = time.monotonic()
     n_threads = n_threads or os.cpu_count() or 1
     with exclusive(data):
-        sources, notes = find_sources(places, explicit)
+        sources, notes = find_sources(places, explicit, classes)
         present = Present() if replace else read_present(data)
         options = {source: _options(source, paths_from) for source in sources}
         changed = [s for s in sources if not _is_unchanged(s, present.part(s), options[s])]

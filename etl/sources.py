@@ -112,9 +112,14 @@ def parse_name(name: str) -> tuple[str, str] | None:
 
 
 def find_sources(
-    places: Sequence[Path], explicit: Sequence[str] = ()
+    places: Sequence[Path], explicit: Sequence[str] = (), classes: Path | None = None
 ) -> tuple[list[Source], list[str]]:
     """Feature files in files and folders, plus those named as `SPLIT[:BACKBONE]=FILE`.
+
+    Parameters
+    ----------
+    classes
+        The file of class names, which may lie in one of the folders.
 
     Returns
     -------
@@ -130,7 +135,7 @@ def find_sources(
     notes: list[str] = []
     for place in places:
         if place.is_dir():
-            found, passed = _in_folder(place)
+            found, passed = _in_folder(place, classes)
             sources += found
             notes += passed
         else:
@@ -179,10 +184,12 @@ def gap_ends(test_splits: Sequence[str], reference: str | None) -> tuple[str | N
     return first, next((split for split in test_splits if split != first), None)
 
 
-def _in_folder(folder: Path) -> tuple[list[Source], list[str]]:
+def _in_folder(folder: Path, classes: Path | None) -> tuple[list[Source], list[str]]:
     found: list[Source] = []
     notes = []
     for file in sorted(folder.iterdir()):
+        if classes is not None and file.resolve() == classes.resolve():
+            continue
         named = parse_name(file.name)
         if named is not None:
             found += _of_named(file, *named)

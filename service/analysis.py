@@ -19,7 +19,7 @@ from models.gap.difference import newcombe
 from models.gap.scores import scores
 from models.heads.linear import is_raw
 from models.heads.validation import NEVER_HELD
-from models.leaks import row_hashes
+from models.leaks import first_of_each, row_hashes
 from service.arrow_predictions import predict_stream
 from service.audit import Audit, audit_model
 from service.backbones import Backbones, decoded
@@ -47,6 +47,7 @@ from service.terminal import Progress, part_of
 from service.untrained import interpolate
 
 _ANSWERS_KEPT = 32
+_FEW_COPIES = 0.01  # of the train rows: below, they hardly move internal validation
 _Kept = TypeVar("_Kept")
 
 
@@ -147,7 +148,8 @@ class Analysis:
             checkpoint=checkpoint,
             resources=self.resources,
         )
-        train_rows = train_row_table(paths, row_hashes(rows.features), trained.fold)
+        hashes = row_hashes(rows.features)
+        train_rows = train_row_table(paths, hashes, trained.fold)
         card = {
             "model": model,
             "backbone": backbone,
@@ -163,7 +165,7 @@ class Analysis:
                 "top1": EstimateOut.of(trained.top1, {"images": "train"}).model_dump(),
                 "candidates": [dataclasses.asdict(c) for c in trained.candidates],
             },
-            "notes": trained.notes,
+            "notes": [*trained.notes, *_of_copies(hashes)],
             "train_sha256": train_sha256,
             "rows": {
                 "digest": rows_digest(train_rows),
@@ -518,6 +520,18 @@ class Analysis:
         there = stored.take(place_of(pa.array(paths, pa.string()), stored["path"]))
         labels = there["class_id"].to_numpy().astype(np.int64)
         return TestSet(labels, there["is_correct"].to_numpy(), features)
+
+
+def _of_copies(hashes: np.ndarray) -> list[str]:
+    """Return a note where so many train rows are copies that internal validation flatters."""
+    n = len(hashes)
+    n_copies = n - int(first_of_each(hashes).sum())
+    if n_copies <= _FEW_COPIES * n:
+        return []
+    return [
+        f"{n_copies:,} of {n:,} train rows repeat another one: copies stand on both sides of a "
+        "fold, so that internal validation is optimistic"
+    ]
 
 
 def _keep(answers: dict[tuple[object, ...], _Kept], key: tuple[object, ...], answer: _Kept) -> None:

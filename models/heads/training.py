@@ -108,7 +108,7 @@ def train(
     From 50,000 rows on a stratified twentieth is held out, below that five folds are. The best
     validation accuracy wins, ties go to the lower loss, then to the stronger regularisation; with
     at least 50,000 validation rows the strongest regularisation within one standard error of the
-    best wins.
+    best wins, if its loss is not clearly worse.
 
     Parameters
     ----------

@@ -23,6 +23,7 @@ from models.heads.matrix import Part, TrainMatrix
 HOLDOUT_FROM_ROWS = 50_000
 N_FOLDS = 5
 NEVER_HELD = 255
+_WORSE_LOSS = 1.05  # times the best's loss: beyond, a candidate is clearly worse
 _MONITOR_MOST = 10_000
 _HALVES, _MONITOR, _REST = (0, 1), 2, 3
 
@@ -168,19 +169,23 @@ def choose(top1: Sequence[float], nll: Sequence[float], n: int) -> int:
     """Index of the best candidate; they run from weak to strong regularisation.
 
     The best accuracy wins, ties go to the lower loss, then to the stronger regularisation; with at
-    least 50,000 rows the strongest within one standard error of the best wins.
+    least 50,000 rows the strongest wins that is within one standard error of the best in accuracy,
+    and whose loss is not more than a twentieth above the best's.
 
     Examples
     --------
     >>> choose([0.80, 0.81, 0.81], [0.9, 0.6, 0.6], n=1000)
     2
+    >>> choose([0.80, 0.799], [0.5, 0.9], n=50_000)
+    0
     """
     best = min(range(len(top1)), key=lambda i: (-top1[i], round(nll[i], 4), -i))
     if n < HOLDOUT_FROM_ROWS:
         return best
     low, high = wilson(round(top1[best] * n), n, level=0.6827)
     within = top1[best] - (high - low) / 2
-    return max(i for i, share in enumerate(top1) if share >= within)
+    most = nll[best] * _WORSE_LOSS  # accuracy alone does not see probabilities that fade
+    return max(i for i, share in enumerate(top1) if share >= within and nll[i] <= most)
 
 
 def parts_of(y: Int[np.ndarray, " n"], *, seed: int) -> Int[np.ndarray, " n"]:

@@ -85,7 +85,7 @@ def test_an_honest_model_passes_and_no_label_is_read(honest, run):
     assert status == 0
     assert answer["passed"] is True
     assert [c["name"] for c in answer["checks"]] == [
-        "rows_digest", "test_path", "image_id", "exact_vector", "near_duplicate", "roles",
+        "head", "rows_digest", "test_path", "image_id", "exact_vector", "near_duplicate", "roles",
     ]  # fmt: skip
     assert all(c["passed"] is True and not c["examples"] for c in answer["checks"])
     assert (answer["n_train"], answer["n_test"]) == (600, 250)
@@ -103,6 +103,21 @@ def test_the_card_tells_the_rows(honest):
     stored = Analysis(honest).results.train_rows("m")
     assert stored.column_names == ["path_hash", "vector_hash", "fold"]
     assert set(stored["fold"].to_pylist()) == set(range(5))
+
+
+@pytest.mark.parametrize(("n_copies", "says"), [(0, False), (6, False), (12, True)])
+def test_the_card_warns_where_many_train_rows_are_copies(tmp_path, n_copies, says):
+    """600 rows: 1 % of them is six."""
+    splits = splits_of()
+    train = splits["train"]
+    features = train.features.copy()
+    features[:n_copies] = features[300 : 300 + n_copies]
+    splits["train"] = Split(train.paths, train.labels, features)
+    notes = trained(loaded(tmp_path, splits)).results.card("m")["notes"]
+    assert notes == (
+        ["12 of 600 train rows repeat another one: copies stand on both sides of a fold, so that "
+         "internal validation is optimistic"] if says else []
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(("size", "name"), [(0.0, "exact_vector"), (5e-3, "near_duplicate")])

@@ -4,6 +4,7 @@ import io
 import json
 import re
 import shutil
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,9 @@ def demo(tmp_path_factory):
     data = tmp_path_factory.mktemp("demo") / "data"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GAP_DATA", str(data))
-        assert cli.main(["load", "--demo-if-empty"]) == 0
+        with redirect_stdout(io.StringIO()) as said:
+            assert cli.main(["load", "--demo-if-empty"]) == 0
+    assert "note:" not in said.getvalue()
     return data
 
 

@@ -278,7 +278,12 @@ def test_the_choice_prefers_accuracy_then_loss_then_strength():
     top1, nll = [0.80, 0.81, 0.81, 0.805], [0.9, 0.7, 0.6, 0.8]
     assert choose(top1, nll, 1000) == 2
     # one standard error of .81 at 50,000 rows is .00175; .809 is within, .805 is not
-    assert choose([*top1[:3], 0.809], nll, HOLDOUT_FROM_ROWS) == 3
+    assert choose([*top1[:3], 0.809], [*nll[:3], 0.62], HOLDOUT_FROM_ROWS) == 3
+    # as accurate, but its probabilities are clearly worse
+    assert choose([*top1[:3], 0.809], nll, HOLDOUT_FROM_ROWS) == 2
+    assert choose([0.80, 0.799], [0.5, 0.9], HOLDOUT_FROM_ROWS) == 0
+    # for one part, losses may not decide: they are all the same there
+    assert choose([0.80, 0.799], [0.0, 0.0], HOLDOUT_FROM_ROWS) == 1
     assert choose(top1, nll, HOLDOUT_FROM_ROWS) == 2
 
 

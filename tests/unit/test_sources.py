@@ -36,6 +36,8 @@ def test_a_folder_passes_over_what_is_not_named_so(tmp_path):
     assert [(s.split, s.backbone, s.role) for s in sources] == [("val", "x", "test")]
     assert "classes.csv ignored" in notes[0]
     assert "val_x.classes.csv holds class names: give it as --classes" in notes[1]
+    _, notes = find_sources([tmp_path], classes=tmp_path / "classes.csv")
+    assert len(notes) == 1  # what is given as --classes was not passed over
 
 
 def test_an_option_names_split_and_backbone(tmp_path):
