@@ -13,7 +13,8 @@ from models.gap.resampling import Replicates
 
 N_FOLDS = 5
 REFUSE_AUC, WARN_AUC = 0.95, 0.90
-WARN_SHARE = 0.20  # of the images that the weights leave, as a sample of equal weights
+# of the images that the weights leave, as a sample of equal weights
+REFUSE_SHARE, WARN_SHARE = 0.05, 0.20
 _CLIP = 0.995  # quantile of the weights that none exceeds
 _RIDGE = 1.0  # on columns of unit spread: half a unit of squared length costs as much as an image
 _LEVELS = 12  # distinct values up to which a covariate is taken as categories

@@ -9,10 +9,8 @@ from pydantic import Field
 from models.gap import agreement as agreeing
 from models.gap.calibration import Answers, Calibration, Measure, brier_scores, calibration
 from models.gap.difference import newcombe
-from models.gap.resampling import replicates
 from models.gap.standardise import Covariate, Standardised, standardise
 from service import charts
-from service.evaluations import SEED
 from service.gap.inputs import Inputs, Sides
 from service.gap.part import Part
 from service.schemas import Answer, EstimateOut, PartOut
@@ -103,7 +101,7 @@ def compute(inputs: Inputs, progress: Progress) -> DifficultyOut:
     labels, correct = inputs.labels, inputs.correct
     n_right = [int(side.sum()) for side in correct.pair]
     gap = newcombe(n_right[0], len(correct.reference), n_right[1], len(correct.target))
-    drawn = replicates(*labels.pair, seed=SEED)
+    drawn = inputs.replicates
     progress(0.2, "covariates")
     found, left_out = _of_model(inputs)
     others, twins = _other_models(inputs)

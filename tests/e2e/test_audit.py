@@ -85,7 +85,7 @@ def test_an_honest_model_passes_and_no_label_is_read(honest, run):
     assert status == 0
     assert answer["passed"] is True
     assert [c["name"] for c in answer["checks"]] == [
-        "rows_digest", "test_path", "image_id", "exact_vector", "near_duplicate", "roles",
+        "head", "rows_digest", "test_path", "image_id", "exact_vector", "near_duplicate", "roles",
     ]  # fmt: skip
     assert all(c["passed"] is True and not c["examples"] for c in answer["checks"])
     assert (answer["n_train"], answer["n_test"]) == (600, 250)
