@@ -104,6 +104,12 @@ def unknown_of(parts: Mapping[str, PartOut]) -> list[str]:
     return said
 
 
+_IN_WORDS = {
+    "label shift": "another mix of classes",
+    "difficulty": "images of which the model itself is less sure",
+    "features": "images that lie elsewhere in the features",
+    "image statistics": "brightness, sharpness and the like of the image files",
+}
 _ALWAYS = ("label shift", "difficulty", "features", "image statistics", "rest")
 _NEEDED = {
     "features": "Which features take part",
@@ -127,7 +133,7 @@ def _of_ledger(part: PartOut) -> Iterator[FindingOut]:
         if term.name == "rest":
             sentence = f"{span} are in nothing that is known of the images here."
         else:
-            sentence = f"{span} go with {term.name}."
+            sentence = f"{span} go with {_IN_WORDS.get(term.name, term.name)}."
         share = None if term.effective_share is None else f"{term.effective_share:.0%}"
         weak = term.effective_share is not None and term.effective_share < 0.2
         caveat = (
