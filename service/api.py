@@ -20,7 +20,8 @@ from service.analysis import Analysis
 from service.arrow_predictions import ARROW
 from service.errors import NotFound
 from service.gap import PARTS
-from service.gap_routes import part_answer
+from service.gap.findings import ExplainedGapOut
+from service.gap_routes import ask_for, part_answer, with_parts
 from service.jobs import OVER, Job, Jobs, Worker
 from service.lines import Lines
 from service.looks import Looks, look_as
@@ -30,7 +31,6 @@ from service.schemas import (
     CurvesOut,
     EvaluateIn,
     EvaluationOut,
-    GapOut,
     HealthOut,
     InterpolateIn,
     JobOut,
@@ -247,9 +247,12 @@ def gap(
     reference: _Split = None,
     target: _Split = None,
     top: Annotated[int | None, Query(ge=1, description="Features to list; default: all.")] = None,
-) -> GapOut:
+    wait: Annotated[
+        bool, Query(description="Hold the answer until its parts are there; else see pending.")
+    ] = True,
+) -> ExplainedGapOut:
     """Explain why a model scores lower on the target than on the reference."""
-    answer = _analysis(request).gap(model, reference, target)
+    answer = with_parts(request, _analysis(request).gap(model, reference, target), wait=wait)
     if top is None or answer.features is None:
         return answer
     return answer.model_copy(update={"features": answer.features[:top]})
@@ -423,9 +426,15 @@ def ready(request: Request) -> Response:
 @router.get("/", include_in_schema=False)
 def first_page(request: Request, model: str | None = None) -> HTMLResponse:
     """Show splits, models, and the gap of one of them."""
-    analysis = _analysis(request)
-    shown = page.first_page(analysis, _jobs(request).all(), _looks(request), model)
-    return HTMLResponse(shown)
+    return HTMLResponse(
+        page.first_page(
+            _analysis(request),
+            _jobs(request).all,
+            _looks(request),
+            model,
+            lambda question: ask_for(request, question),
+        )
+    )
 
 
 @router.get("/static/{file}", include_in_schema=False)

@@ -17,6 +17,7 @@ from etl.options import add_arguments as add_load_arguments
 from service import options
 
 if TYPE_CHECKING:
+    from service.gap.ledger import LedgerOut
     from service.schemas import Answer, EstimateOut
     from service.settings import Settings
 
@@ -321,16 +322,29 @@ def _evaluate(arguments: argparse.Namespace, settings: "Settings") -> None:
 
 def _gap(arguments: argparse.Namespace, settings: "Settings") -> None:
     from service.analysis import Analysis
-    from service.terminal import progress_bar
+    from service.gap import SLOW
+    from service.gap.explaining import Question
+    from service.gap.findings import explained_gap
+    from service.terminal import part_of, progress_bar
 
+    analysis = Analysis(settings.data)
+    asked = (arguments.model, arguments.reference, arguments.target)
     with progress_bar(arguments.model) as progress:
-        answer = Analysis(settings.data).gap(
-            arguments.model, arguments.reference, arguments.target, progress=progress
-        )
+        plain = analysis.gap(*asked, progress=part_of(progress, 0.0, 0.2))
+        question = Question(analysis, *asked)
+        question.compute(skip=SLOW, progress=part_of(progress, 0.2, 1.0))
+    answer = explained_gap(plain, question)
     if arguments.json:
         return _print_json(answer)
     for sentence in answer.summary:
         print(sentence)
+    if answer.ledger is not None:
+        _print_ledger(answer.ledger)
+    for finding in answer.findings:
+        print(f"\n{finding.sentence}\n  {finding.caveat} (/gap/{answer.model}/{finding.part})")
+    print("\nWhat these data cannot tell:")
+    for sentence in answer.unknown:
+        print(f"- {sentence}")
     print(
         f"\n{'class':20} {'shrunken gap':>28} {'raw':>8} {'P(above common gap)':>19} "
         f"{'q (named from .05 down)':>23}"
@@ -355,6 +369,18 @@ def _gap(arguments: argparse.Namespace, settings: "Settings") -> None:
             f"{f.feature_name[:20]:20} {f.relevance:9.3f} {words:>20} {p:>10} {f.head_weight:11.3f}"
         )
     return None
+
+
+def _print_ledger(ledger: "LedgerOut") -> None:
+    print(f"\n{'term of the gap':24} {'points':>7} {'95 % interval':>16} {'alone':>7}  verdict")
+    for term in ledger.terms:
+        value = "" if term.estimate is None else f"{term.estimate * 100:+.1f}"
+        span = ""
+        if term.low is not None and term.high is not None:
+            span = f"{term.low * 100:+.1f} to {term.high * 100:+.1f}"
+        alone = term.alone.estimate if term.alone is not None else None
+        by_itself = "" if alone is None else f"{alone * 100:+.1f}"
+        print(f"{term.name[:24]:24} {value:>7} {span:>16} {by_itself:>7}  {term.verdict}")
 
 
 def _gaps(arguments: argparse.Namespace, settings: "Settings") -> None:

@@ -8,12 +8,13 @@ from fastapi.responses import JSONResponse
 
 from service.analysis import Analysis
 from service.errors import NotFound, NotReady
-from service.gap import PARTS, images
+from service.gap import PARTS, SLOW, images
 from service.gap.explaining import Question
+from service.gap.findings import ExplainedGapOut, explained_gap
 from service.gap.mask import MaskIn, MaskOut, mask_id
 from service.gap.part import Part
 from service.jobs import OPEN, Job, Jobs
-from service.schemas import JobOut, ModelName, PartOut
+from service.schemas import GapOut, JobOut, ModelName, PartOut
 
 router = APIRouter()
 _POLL_S = 0.1
@@ -200,6 +201,35 @@ def explained(
             )
         time.sleep(_POLL_S)
     return job
+
+
+def with_parts(request: Request, answer: GapOut, *, wait: bool) -> ExplainedGapOut:
+    """Add to an answer what its parts say; those that are not computed yet are named.
+
+    Parameters
+    ----------
+    wait
+        Whether to hold the answer until all parts are there that take no search in train.
+
+    Raises
+    ------
+    NotReady
+    """
+    asked = (answer.model, answer.reference, answer.target)
+    question = Question(request.app.state.analysis, *asked)
+    if wait:
+        for name in PARTS:
+            if name not in SLOW:
+                explained(request, *asked, name, wait=True)
+    elif question.stored(next(iter(PARTS))) is None:
+        ask_for(request, question)
+    return explained_gap(answer, question)
+
+
+def ask_for(request: Request, question: Question) -> None:
+    """Queue the job that computes all parts of a question, where a worker is there to do it."""
+    if request.app.state.explainer is not None:
+        _job_of(request, request.app.state.jobs, question)
 
 
 def part_answer(

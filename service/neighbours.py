@@ -8,7 +8,7 @@ metadata; files about data that are no longer loaded are removed when a new one 
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,7 @@ from service.evaluations import SEED
 from service.terminal import Progress, part_of
 
 _FOLDER = "neighbours"
-_FORMAT = 1  # raise it whenever a search finds otherwise
+_FORMAT = 2  # raise it whenever a search finds otherwise
 _QUESTION = b"gapscope"
 
 
@@ -51,7 +51,7 @@ class TrainNeighbours:
 
     Attributes
     ----------
-    found : distances to ten; the rows' numbers are those of one state of the database
+    found : distances to the nearest fifty; the rows' numbers are those of one state of the database
     path : of the nearest one, or of an equal one where there is one; null where there is none
     class_id : its class
     is_equal : whether it has the very same features, bool [n]
@@ -90,6 +90,13 @@ def to_train(
     return _neighbours(sample), [
         _train_neighbours(table, side) for table, side in zip(tables, sides, strict=True) if table
     ]
+
+
+def is_kept(database: Database, backbone: str, splits: Sequence[str]) -> bool:
+    """Whether the nearest train rows of these test splits are known without a new search."""
+    kept = _Kept(database, backbone)
+    wanted = [("sample", ()), *(("train", (split,)) for split in splits)]
+    return all(kept.read(what, of) is not None for what, of in wanted)
 
 
 def among(

@@ -1,6 +1,7 @@
 """The web page: server-rendered, with its style and scripts from this service alone."""
 
 import json
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ from models.errors import ModelError
 from service import charts, trainings
 from service.analysis import Analysis
 from service.errors import NotFound, ServiceError
+from service.gap.explaining import Question
+from service.gap.findings import ExplainedGapOut, explained_gap
 from service.jobs import EXPLAIN, MASK, OPEN, TRAIN, Job
 from service.looks import Looks
-from service.schemas import GapOut
 
 _HERE = Path(__file__).parent
 _STATIC = {"style.css": "text/css", "page.js": "text/javascript", "vega.js": "text/javascript"}
@@ -23,20 +25,38 @@ _LOOKS_SHOWN = 10
 _KINDS = {TRAIN: "training of", EXPLAIN: "explanation of", MASK: "fit without some features of"}
 
 
-def first_page(analysis: Analysis, jobs: list[Job], looks: Looks, model: str | None) -> str:
-    """Page with the splits, the models, and the gap of the model asked for (else the first)."""
+def first_page(
+    analysis: Analysis,
+    jobs: Callable[[], list[Job]],
+    looks: Looks,
+    model: str | None,
+    ask: Callable[[Question], None],
+) -> str:
+    """Page with the splits, the models, and the gap of the model asked for (else the first).
+
+    Parameters
+    ----------
+    jobs
+        Gives the jobs, newest first.
+    ask
+        Called where the gap is not explained yet: whoever can explains it meanwhile.
+    """
     splits = analysis.database.splits() if analysis.database.exists else []
     cards = analysis.results.models()
     names = [card["model"] for card in cards]
     if model is not None and model not in names:
         raise NotFound(f"wanted a trained model ({', '.join(names) or 'none yet'}), got {model!r}.")
     chosen = model or (names[0] if names else None)
-    answer: GapOut | None = None
+    answer: ExplainedGapOut | None = None
     refusal = None
     gaps = None
     if chosen is not None:
         try:
-            answer = analysis.gap(chosen)
+            plain = analysis.gap(chosen)
+            question = Question(analysis, chosen, plain.reference, plain.target)
+            answer = explained_gap(plain, question)
+            if answer.ledger is None:
+                ask(question)
             gaps = analysis.gaps(chosen)
         except (ServiceError, ModelError) as error:
             refusal = str(error)
@@ -48,15 +68,22 @@ def first_page(analysis: Analysis, jobs: list[Job], looks: Looks, model: str | N
         answer=answer,
         gaps=gaps,
         refusal=refusal,
-        charts=charts.drawable(answer) if answer is not None else [],
+        charts=_charts(answer),
         training=trainings.leaderboard(analysis.results, chosen) if chosen else None,
         why_flattered=trainings.why_flattered,
         has_curves=chosen is not None and bool(analysis.results.curves(chosen)),
-        jobs=jobs[:_JOBS_SHOWN],
+        jobs=jobs()[:_JOBS_SHOWN],
         looks=looks.all()[:_LOOKS_SHOWN],
         open_states=OPEN,
         kinds=_KINDS,
     )
+
+
+def _charts(answer: ExplainedGapOut | None) -> list[str]:
+    """Charts of the page; the ledger comes first where it is computed."""
+    if answer is None:
+        return []
+    return ["ledger"] * (answer.ledger is not None) + charts.drawable(answer)
 
 
 def chart_page(spec: dict[str, Any]) -> str:

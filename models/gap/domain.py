@@ -13,9 +13,12 @@ from models.gap.resampling import Replicates
 
 N_FOLDS = 5
 REFUSE_AUC, WARN_AUC = 0.95, 0.90
-WARN_SHARE = 0.20  # of the images that the weights leave, as a sample of equal weights
+# of the images that the weights leave, as a sample of equal weights
+REFUSE_SHARE, WARN_SHARE = 0.05, 0.20
 _CLIP = 0.995  # quantile of the weights that none exceeds
-_RIDGE = 1.0  # on columns of unit spread: half a unit of squared length costs as much as an image
+# on columns of unit spread; with few rows a column, the best of them out of fold
+_RIDGES = (1.0, 10.0, 100.0, 1000.0)
+_PLENTY = 500
 _LEVELS = 12  # distinct values up to which a covariate is taken as categories
 _BINS = 15
 _NEWTON_STEPS = 30
@@ -151,13 +154,26 @@ class Separator:
     def fit(self, columns: Float[np.ndarray, "n p"]) -> Domain:
         """Log-odds of every image given its row of a `design`, from the folds without it."""
         rows = np.column_stack([np.ones(len(columns), np.float32), columns.astype(np.float32)])
-        log_odds = np.empty(self._weights.shape, np.float32)
-        for held in self._held:
-            kept = np.setdiff1d(np.arange(len(rows)), held, assume_unique=True)
-            beta = _coefficients(rows[kept], self.is_target[kept], self._weights[kept])
-            log_odds[held] = rows[held] @ beta
+        ridge = _RIDGES[0]
+        if len(rows) < _PLENTY * rows.shape[1]:
+            ridge = min(_RIDGES, key=lambda one: self._deviance(rows, one))
+        log_odds = self._log_odds(rows, self._weights, ridge)
         own = log_odds[:, 0].astype(float)
         return Domain(log_odds, _auc(own, self.is_target), _calibration(own, self.is_target))
+
+    def _log_odds(self, rows: np.ndarray, weights: np.ndarray, ridge: float) -> np.ndarray:
+        found = np.empty(weights.shape, np.float32)
+        for held in self._held:
+            kept = np.setdiff1d(np.arange(len(rows)), held, assume_unique=True)
+            beta = _coefficients(rows[kept], self.is_target[kept], weights[kept], ridge)
+            found[held] = rows[held] @ beta
+        return found
+
+    def _deviance(self, rows: np.ndarray, ridge: float) -> float:
+        """Loss out of fold of the sample's own fit."""
+        z = self._log_odds(rows, self._weights[:, :1], ridge)[:, 0].astype(float)
+        w = self._weights[:, 0].astype(float)
+        return float(w @ (np.logaddexp(0, z) - np.where(self.is_target, z, 0.0)))
 
     def reference_weights(self, domain: Domain) -> Float[np.ndarray, "n1 m"]:
         """Weights that give the reference's images the target's covariates, in each column.
@@ -199,10 +215,12 @@ def _folds(is_target: np.ndarray, strata: np.ndarray, seed: int) -> np.ndarray:
     return fold
 
 
-def _coefficients(x: np.ndarray, is_target: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def _coefficients(
+    x: np.ndarray, is_target: np.ndarray, weights: np.ndarray, ridge: float
+) -> np.ndarray:
     """Coefficients [p, 1 + m]: the first column fitted, those of the replicates stepped from it."""
     t = is_target.astype(np.float32)
-    penalty = np.full(x.shape[1], _RIDGE)
+    penalty = np.full(x.shape[1], ridge)
     penalty[0] = 1e-6  # the intercept is free
     w = weights[:, 0]
     beta, hessian = _newton(x, t, w, penalty)

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 
 from models.estimate import Estimate, Z
 from models.gap.difference import newcombe
-from models.gap.domain import REFUSE_AUC, Separator, design, effective_share
+from models.gap.domain import REFUSE_AUC, REFUSE_SHARE, Separator, design, effective_share
 from models.gap.resampling import Replicates, replicates, weighted_accuracy
 
 LABEL_SHIFT, REST = "label shift", "rest"
@@ -117,9 +117,10 @@ def ledger(
     target's covariates of the groups in S by cross-fitted odds of membership (`models.gap.domain`);
     a group's term is its Shapley value, the mean over all orders of what it adds when it joins;
     the rest is what all groups together leave of the gap. Up to six groups every order counts,
-    beyond that 60 orders are drawn. A group that tells the sets apart with AUC above .95 is
-    refused; where groups do so only together, the one with the largest AUC leaves until they do
-    not. Every replicate of the bootstrap refits the whole.
+    beyond that 60 orders are drawn. A group that tells the sets apart with AUC above .95, or
+    would leave less than a twentieth of the reference's images as an effective sample, is refused;
+    where groups do so only together, the one with the largest AUC leaves until they do not.
+    Every replicate of the bootstrap refits the whole.
 
     Parameters
     ----------
@@ -250,6 +251,21 @@ def _spread_of_mixes(
     return float(np.sqrt(sum(variances)))
 
 
+def _refusal(auc: float, _calibration_error: float, share: float) -> str | None:
+    """Return why images of the one set cannot stand for the other's, or None."""
+    if auc > REFUSE_AUC:
+        return (
+            f"a classifier tells the sets apart with AUC {auc:.2f}, above {REFUSE_AUC:.2f}: too "
+            "few images of the reference are like the target's"
+        )
+    if share < REFUSE_SHARE:
+        return (
+            f"re-weighting would leave {share:.1%} of the reference's images, below "
+            f"{REFUSE_SHARE:.0%}: a handful would speak for the whole target"
+        )
+    return None
+
+
 class _Game:
     """v(S) for sets of groups, each computed once."""
 
@@ -277,20 +293,17 @@ class _Game:
 
     def _refuse(self) -> None:
         for i in range(len(self._names)):
-            auc = self.alone(i)[0]
-            if auc > REFUSE_AUC:
-                self.refused[i] = f"a classifier tells the sets apart by it with AUC {auc:.2f}"
+            why = _refusal(*self.alone(i))
+            if why is not None:
+                self.refused[i] = f"by it {why}"
         players = [i for i in range(len(self._names)) if i not in self.refused]
         while len(players) > 1:
             self.value(frozenset(players))
-            auc = self._domains[frozenset(players)][0]
-            if auc <= REFUSE_AUC:
+            why = _refusal(*self._domains[frozenset(players)])
+            if why is None:
                 return
             worst = max(players, key=lambda i: self.alone(i)[0])
-            self.refused[worst] = (
-                "together with the other groups a classifier tells the sets apart with AUC "
-                f"{auc:.2f}"
-            )
+            self.refused[worst] = f"together with the other groups {why}"
             players.remove(worst)
 
     def alone(self, i: int) -> tuple[float, float, float]:
@@ -405,11 +418,8 @@ class _Judge:
         )
 
     def refused(self, group: Group, alone: tuple[float, float, float], why: str) -> Term:
-        reason = (
-            f"{why}, above {REFUSE_AUC:.2f}: too few images of the reference are like the target's"
-        )
         return Term(
-            group.name, self._null(reason), None, self._null(reason), alone[0], alone[2],
+            group.name, self._null(why), None, self._null(why), alone[0], alone[2],
             "none", group.assumes, REFUSED,
         )  # fmt: skip
 

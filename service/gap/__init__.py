@@ -5,6 +5,7 @@
     store       answers kept beside the model, under a key of question and state of the data
     explaining  computes what is not there yet
     groups      the groups of covariates that ledger and overlap re-weight by
+    findings    the strongest findings of all parts, and what cannot be told
     mask        the head fitted again without some features: asked for by name, so no part
     ledger, …   one module a part: its answer, its computation from `models.gap`, its chart
 
@@ -44,3 +45,4 @@ PARTS: dict[str, Part[Any]] = {
         leaks.PART,
     )
 }
+SLOW = ("leaks",)  # what takes minutes against a large train set: last, never waited for

@@ -9,17 +9,18 @@ from pydantic import Field
 from models.gap import agreement as agreeing
 from models.gap.calibration import Answers, Calibration, Measure, brier_scores, calibration
 from models.gap.difference import newcombe
-from models.gap.resampling import replicates
 from models.gap.standardise import Covariate, Standardised, standardise
 from service import charts
-from service.evaluations import SEED
 from service.gap.inputs import Inputs, Sides
 from service.gap.part import Part
+from service.neighbours import Rows, is_kept, to_train
 from service.schemas import Answer, EstimateOut, PartOut
 from service.sentences import points
-from service.terminal import Progress
+from service.terminal import Progress, part_of
 
 CONFIDENCE, AGREEMENT, OTHERS_RIGHT = "confidence", "agreement of other models", "others right"
+DISTANCE = "distance to train"
+_CHEAP = 1e12  # products of a search that takes seconds
 _CIRCULAR = "circular: label errors make all models wrong"
 _NAMED = 3
 
@@ -103,9 +104,11 @@ def compute(inputs: Inputs, progress: Progress) -> DifficultyOut:
     labels, correct = inputs.labels, inputs.correct
     n_right = [int(side.sum()) for side in correct.pair]
     gap = newcombe(n_right[0], len(correct.reference), n_right[1], len(correct.target))
-    drawn = replicates(*labels.pair, seed=SEED)
+    drawn = inputs.replicates
     progress(0.2, "covariates")
     found, left_out = _of_model(inputs)
+    near, not_near = _distance_to_train(inputs, part_of(progress, 0.2, 0.4))
+    found, left_out = found + near, left_out + not_near
     others, twins = _other_models(inputs)
     circular: list[Covariate] = []
     if len(others) < agreeing.FEWEST:
@@ -161,6 +164,35 @@ def compute(inputs: Inputs, progress: Progress) -> DifficultyOut:
 
 
 _Found = list[tuple[Covariate, str, bool | None]]
+
+
+def _distance_to_train(inputs: Inputs, progress: Progress) -> tuple[_Found, list[str]]:
+    """Distance to the tenth nearest train row: how well train covers the place of an image.
+
+    A search in a large train set takes minutes, and is left to `leaks`; then it is known here.
+    """
+    if inputs.features is None:
+        return [], [f"{DISTANCE}: an imported model has no features here"]
+    roles = {row["role"]: row["n_images"] for row in inputs.database.splits_of(inputs.backbone)}
+    if "train" not in roles:
+        return [], [f"{DISTANCE}: no train rows are loaded"]
+    n, d = (sum(len(side) for side in inputs.features.pair), inputs.features.reference.shape[1])
+    known = is_kept(inputs.database, inputs.backbone, inputs.splits.pair)
+    if not known and roles["train"] * n * d > _CHEAP:
+        return [], [
+            f"{DISTANCE}: the search in {roles['train']:,} train rows takes minutes, and is made "
+            "for leaks alone"
+        ]
+    sides = (
+        Rows(split, paths, features)
+        for split, paths, features in zip(
+            inputs.splits.pair, inputs.paths.pair, inputs.features.pair, strict=True
+        )
+    )
+    _, found = to_train(inputs.database, inputs.backbone, tuple(sides), progress=progress)
+    tenth = [side.found.distance[:, min(10, side.found.distance.shape[1]) - 1] for side in found]
+    first, second = (np.where(np.isfinite(one), one, np.nan) for one in tenth)
+    return [(Covariate(DISTANCE, first, second), "model", False)], []
 
 
 def _of_model(inputs: Inputs) -> tuple[_Found, list[str]]:

@@ -1,6 +1,6 @@
 """Answers to "why this gap", computed part by part, kept, and found again."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -101,6 +101,7 @@ class Question:
         first: str | None = None,
         *,
         only: str | None = None,
+        skip: Collection[str] = (),
         progress: Progress = lambda _share, _message: None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -111,7 +112,7 @@ class Question:
         NotFound, NotATest, DataChanged, models.errors.ModelError
         """
         names = [only] if only is not None else sorted(PARTS, key=lambda name: name != first)
-        wanted = [name for name in names if self.stored(name) is None]
+        wanted = [name for name in names if name not in skip and self.stored(name) is None]
         if not wanted:
             return
         inputs = self._inputs(part_of(progress, 0.0, 0.1))

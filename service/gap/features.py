@@ -12,7 +12,7 @@ from models.errors import NoTrainRows
 from models.estimate import Estimate
 from models.gap.features import FeatureShift, distances_within_classes, feature_shifts
 from models.gap.margins import MarginLedger, StandardHead, margin_ledger, strongest_others
-from models.gap.resampling import Replicates, replicates
+from models.gap.resampling import Replicates
 from models.gap.separation import Losses, Separation, losses, right_without, separation
 from models.heads.judging import without_absent
 from models.heads.linear import nearest_linear, norm_of_centred
@@ -166,7 +166,7 @@ def compute(inputs: Inputs, progress: Progress) -> FeaturesOut:
     if features is None or head is None or scores is None:
         return _unknown(inputs)
     labels = inputs.labels
-    drawn = replicates(*labels.pair, seed=SEED)
+    drawn = inputs.replicates
     linear, margin_reason = None, None
     try:
         progress(0.0, "reading the head")

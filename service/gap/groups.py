@@ -2,12 +2,9 @@
 
 import numpy as np
 
-from models.gap.covariates import principal_components
 from models.gap.ledger import Group
 from service.gap.inputs import Inputs, Sides
 
-_COMPONENTS = 20
-_IMAGES_A_COMPONENT = 25  # of the smaller set: fewer would let the domain classifier learn by heart
 _FEATURE_KNOTS = 4
 _LEVELS_MAX = 12
 DIFFICULTY, FEATURES, STATISTICS = "difficulty", "features", "image statistics"
@@ -53,18 +50,11 @@ def groups_of(inputs: Inputs) -> tuple[list[Group], list[str]]:
                 "sees only the difficulty that it knows of",
             )
         )
-    if inputs.features is not None:
-        fewest = min(len(rows) for rows in inputs.features.pair)
-        wanted = min(_COMPONENTS, inputs.features.reference.shape[1])
-        components = principal_components(
-            *inputs.features.pair,
-            scale=inputs.train_sd,
-            n_components=max(2, min(wanted, fewest // _IMAGES_A_COMPONENT)),
-        )
+    if inputs.components is not None:
         groups.append(
             Group(
                 FEATURES,
-                np.concatenate(components).astype(float),
+                _both(inputs.components).astype(float),
                 "images alike in the directions in which the features spread most are equally "
                 "hard on both splits",
                 n_knots=_FEATURE_KNOTS,

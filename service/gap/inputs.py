@@ -10,12 +10,16 @@ import pyarrow as pa
 
 from etl.measuring import SOURCE as IMAGE_STATISTICS
 from models import heads
-from models.gap.covariates import Covariates, covariates_of
+from models.gap.covariates import Covariates, covariates_of, principal_components
 from models.gap.line import inside
+from models.gap.resampling import Replicates, replicates
 from service.database import Database, place_of
+from service.evaluations import SEED
 from service.looks import Look
 from service.results import Results
 
+_COMPONENTS = 20
+_IMAGES_A_COMPONENT = 50
 T = TypeVar("T")
 U = TypeVar("U")
 _SAMPLE_ROWS = 2000
@@ -170,6 +174,30 @@ class Inputs:
         return Sides(
             covariates_of(scores.reference, features.reference, train_mean=mean, train_sd=sd),
             covariates_of(scores.target, features.target, train_mean=mean, train_sd=sd),
+        )
+
+    @cached_property
+    def replicates(self) -> Replicates:
+        """Bootstrap weights of the images of both splits, the same for every part."""
+        return replicates(*self.labels.pair, seed=SEED)
+
+    @cached_property
+    def components(self) -> Sides[np.ndarray] | None:
+        """Both splits on the directions in which the features spread most; None without features.
+
+        So many that the smaller split has fifty images for each, 20 at most: with fewer images a
+        classifier of the splits would learn them by heart.
+        """
+        if self.features is None:
+            return None
+        fewest = min(len(rows) for rows in self.features.pair)
+        wanted = min(_COMPONENTS, self.features.reference.shape[1])
+        return Sides(
+            *principal_components(
+                *self.features.pair,
+                scale=self.train_sd,
+                n_components=max(2, min(wanted, fewest // _IMAGES_A_COMPONENT)),
+            )
         )
 
     @cached_property

@@ -19,9 +19,7 @@ from models.gap.labels import (
     by_votes,
     label_quality,
 )
-from models.gap.resampling import replicates
 from service import charts
-from service.evaluations import SEED
 from service.gap.inputs import Annotation, Inputs, Sides
 from service.gap.part import Part
 from service.schemas import Answer, EstimateOut, PartOut
@@ -107,7 +105,7 @@ def compute(inputs: Inputs, progress: Progress) -> LabelsOut:
     """Hold the answers against each second opinion."""
     correct, names = inputs.correct, inputs.names
     opinions, left_out = _opinions(inputs)
-    drawn = replicates(*inputs.labels.pair, seed=SEED) if opinions else None
+    drawn = inputs.replicates if opinions else None
     found = []
     for i, opinion in enumerate(opinions):
         progress(i / len(opinions), opinion.name)

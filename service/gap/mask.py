@@ -12,7 +12,7 @@ from models import heads
 from models.errors import InvalidParams
 from models.estimate import share
 from models.gap.masking import TOLERATED, MaskEffect, mask_effect, matched_sets
-from models.gap.resampling import Replicates, replicates
+from models.gap.resampling import Replicates
 from models.heads.training import ENSEMBLE, refit
 from service.errors import ImportedModel, NotFound, NotTrainedHere
 from service.evaluations import SEED
@@ -163,7 +163,7 @@ def compute(
         )
 
     nothing = np.empty(0, np.int64)
-    drawn = replicates(*inputs.labels.pair, seed=SEED)
+    drawn = inputs.replicates
     with_all, without = right(nothing, kind, params), right(out, kind, params)
     effect = mask_effect(with_all.pair, without.pair, drawn)
     like = (kind, params)

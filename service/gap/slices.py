@@ -6,10 +6,8 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from models.gap.covariates import principal_components
 from models.gap.difference import newcombe
 from models.gap.halves import explore_half
-from models.gap.resampling import replicates
 from models.gap.slices import (
     Clusters,
     FoundSlices,
@@ -30,8 +28,6 @@ from service.terminal import Progress, part_of
 
 _TRAIN_ROWS = 100_000
 _BLOCK_ROWS = 8192
-_COMPONENTS = 20
-_IMAGES_A_COMPONENT = 25
 _LEVELS_MAX = 12
 _EXAMPLES = 8
 _NAMED = 3
@@ -147,7 +143,7 @@ def _clusters(
     ]
     covariate = Covariate("cluster", *where.map(lambda side: side.astype(float)).pair,
                           [str(i) for i in range(n)])  # fmt: skip
-    drawn = replicates(*inputs.labels.pair, seed=SEED)
+    drawn = inputs.replicates
     parts = standardise(*correct.pair, [covariate], drawn)[0]
     between = BetweenOut(
         between=EstimateOut.of(parts.explained, inputs.names),
@@ -187,14 +183,8 @@ def _found(inputs: Inputs, keys: Sides[np.ndarray]) -> tuple[FoundSlices | None,
             second.append(one.values.target)
             names.append(one.name)
             categories.append(one.categories)
-    if inputs.features is not None:
-        fewest = min(len(rows) for rows in inputs.features.pair)
-        wanted = min(_COMPONENTS, inputs.features.reference.shape[1])
-        components = principal_components(
-            *inputs.features.pair,
-            scale=inputs.train_sd,
-            n_components=max(2, min(wanted, fewest // _IMAGES_A_COMPONENT)),
-        )
+    if inputs.components is not None:
+        components = inputs.components.pair
         first += list(components[0].T.astype(float))
         second += list(components[1].T.astype(float))
         n = components[0].shape[1]

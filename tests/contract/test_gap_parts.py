@@ -103,3 +103,9 @@ def test_the_classes_answer_has_what_the_gap_has(client):
     absent = next(one for one in found["classes"] if one["class_id"] == 3)  # not in v2
     assert (absent["raw"], absent["q_equality"], absent["q_prediction"]) == (None, None, None)
     assert "one split alone" in absent["verdict"]
+
+
+def test_difficulty_knows_the_distance_to_train(client):
+    found = client.get("/gap/logistic/difficulty").json()
+    names = [one["name"] for one in found["covariates"]]
+    assert names[:5] == ["confidence", "margin", "entropy", "norm", "distance to train"]

@@ -80,7 +80,7 @@ def test_gap_shows_what_its_classes_and_features_are_named_by(
     assert cli.main(["gap", "logistic", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert cli.main(["gap", "logistic"]) == 0
-    summary, classes, features = capsys.readouterr().out.split("\n\n")
+    *said, classes, features = capsys.readouterr().out.split("\n\n")
     known = [c for c in answer["classes"] if c["raw"] is not None]
     assert [line.split()[-1] for line in classes.splitlines()[1:]] == [
         f"{c['q_value']:.3f}" for c in known[:10]
@@ -92,7 +92,7 @@ def test_gap_shows_what_its_classes_and_features_are_named_by(
     assert [row[1] for row in shown] == [f"{x:.3f}" for x in relevance[:10]]
     moved = [f["feature_name"] for f in answer["features"] if f["p_value"] < 0.05]
     assert moved
-    assert f"the first of these are {', '.join(moved[:5])}." in summary
+    assert f"the first of these are {', '.join(moved[:5])}." in said[0]
 
 
 def test_ctrl_c_stops_a_training_and_nothing_is_left(toy_data, tmp_path):

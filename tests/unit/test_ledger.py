@@ -157,7 +157,7 @@ def test_replicates_step_where_a_plain_refit_goes():
 
 def test_the_domain_classifier_is_scikit_learns():
     rng = np.random.default_rng(0)
-    n = 400
+    n = 1000  # enough rows that the least penalty is taken
     x = rng.normal(size=(2 * n, 3)).astype(np.float32)
     x[n:] += 0.5
     labels = np.zeros(n, int)
