@@ -44,6 +44,8 @@ test-full: $(VENV)/.dev-installed  ## all tests but the simulator's
 test-science: $(VENV)/.dev-installed  ## the explanations against worlds whose truth is known
 	$(BIN)/python -m pytest -m science
 	$(BIN)/python -m tests.science.coverage
+	$(BIN)/python -m tests.science.placebo
+	$(BIN)/python -m tests.science.imagenet_v2
 
 bench: $(VENV)/.dev-installed  ## loader and heads beside DuckDB, pandas, scikit-learn, faiss
 	$(BIN)/python -m tests.bench.load
