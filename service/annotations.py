@@ -99,9 +99,9 @@ def annotate_real(data: Path, *, name: str, split: str | None) -> Attached:
             "n_real_labels": pa.array([float(len(r)) for r in right]),
         },
     )
+    found = match_images(known_images(data), covariates, split)
     _log_look(data)
     known = known_images(data, with_labels=True)
-    found = match_images(known, covariates, split)
     class_ids = known["class_id"].take(found["known_row"].combine_chunks()).to_pylist()
     is_right = [
         None if class_id is None else float(class_id in r)

@@ -41,11 +41,20 @@ def main(argv: Sequence[str] | None = None) -> int:
                 import_module(module)
         return _run(command, arguments)
     except KeyboardInterrupt:
-        print("\nstopped", file=sys.stderr)
-        return _STOPPED
+        return _stopped()
+    except RuntimeError as error:
+        # a query that Ctrl-C ends raises an error of its own, in place of the interrupt
+        if not isinstance(error.__context__, KeyboardInterrupt):
+            raise
+        return _stopped()
     finally:
         if is_process:  # what there was to do is done, or stopped: the rest is putting away
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _stopped() -> int:
+    print("\nstopped", file=sys.stderr)
+    return _STOPPED
 
 
 def _run(command: _Command, arguments: argparse.Namespace) -> int:

@@ -63,27 +63,26 @@ class Replicates:
         """Return each column's standard error, and the p-value that it is 0, adjusted for all.
 
         (1 + replicates whose largest |t|, taken around the sample, reaches this column's |t|) /
-        (1 + replicates). The spread in t comes from the other half of the replicates: with its own
-        a replicate would never look as large as a column whose spread came out too small by
-        chance, and among a thousand columns some always does. NaN (both) in columns that are not
-        known in the sample; p is 1 where nothing spreads.
+        (1 + replicates). A replicate's t is divided by the spread of the others, as the sample's
+        own is by that of replicates without it: a spread that knows the replicate keeps its t
+        small, and over a thousand columns that makes findings of chance. NaN (both) in columns
+        that are not known in the sample; p is 1 where nothing spreads.
 
         Source: P. H. Westfall and S. S. Young (1993), Resampling-Based Multiple Testing,
         algorithm 2.5 (single step).
         """
         known = np.isfinite(values[0])
         errors = np.std(values[1:], axis=0, ddof=1)
-        reached = np.zeros(values.shape[1])
-        middle = 1 + (len(values) - 1) // 2
-        for some, others in (
-            (values[1:middle], values[middle:]),
-            (values[middle:], values[1:middle]),
-        ):
-            error = np.std(others, axis=0, ddof=1)
-            spread = np.where(known & (error > 1e-12 * np.abs(values[0])), error, np.inf)
-            largest = np.nan_to_num(np.abs(some - values[0]) / spread).max(axis=1, initial=0.0)
-            t = np.nan_to_num(np.abs(values[0]) / spread)
-            reached += (largest[:, None] >= t[None, :] * (1 - 1e-9)).sum(axis=0)
+        moves = known & (errors > 1e-12 * np.abs(values[0]))
+        spread = np.where(moves, errors, np.inf)
+        m = len(values) - 1
+        squares = np.square(values[1:] - values[1:].mean(axis=0))
+        # variance of all replicates but this one
+        without = (squares.sum(axis=0) - m / (m - 1) * squares) / max(m - 2, 1)
+        own = np.sqrt(np.where(moves, np.maximum(without, 1e-24 * errors**2), np.inf))
+        largest = np.nan_to_num(np.abs(values[1:] - values[0]) / own).max(axis=1, initial=0.0)
+        t = np.nan_to_num(np.abs(values[0]) / spread)
+        reached = (largest[:, None] >= t[None, :] * (1 - 1e-9)).sum(axis=0)
         p_values = (1 + reached) / len(values)
         return np.where(known, errors, np.nan), np.where(known, p_values, np.nan)
 

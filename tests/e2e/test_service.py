@@ -120,7 +120,7 @@ def test_a_running_job_is_cancelled_and_a_killed_one_interrupted(tmp_path, big_c
         os.kill(worker, signal.SIGKILL)
         killed = job_done(client, third, 10)
         assert killed["state"] == "interrupted"
-        assert "same seed" in killed["error"]
+        assert "same request" in killed["error"]
         assert f"POST {third}/resume" in killed["error"]
         fourth = client.post("/train", json=train).headers["location"]
         wait_until(lambda: client.get(fourth).json()["progress"] > 0, 60)
