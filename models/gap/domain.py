@@ -103,12 +103,23 @@ class Domain:
     @property
     def refusal(self) -> str | None:
         """Why re-weighting is refused, or None."""
-        if self.auc <= REFUSE_AUC:
-            return None
-        return (
-            f"a classifier tells the sets apart by it with AUC {self.auc:.2f}, above "
-            f"{REFUSE_AUC:.2f}: too few images of one are like the other's to re-weight them"
-        )
+        return refusal_by_auc(self.auc)
+
+
+def refusal_by_auc(auc: float) -> str | None:
+    """Return why sets that a classifier tells apart so well are not re-weighted, or None.
+
+    Examples
+    --------
+    >>> refusal_by_auc(0.9) is None, "0.99" in refusal_by_auc(0.99)
+    (True, True)
+    """
+    if auc <= REFUSE_AUC:
+        return None
+    return (
+        f"a classifier tells the sets apart by it with AUC {auc:.2f}, above {REFUSE_AUC:.2f}: too "
+        "few images of one are like the other's to re-weight them"
+    )
 
 
 class Separator:

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 
 from models.estimate import Estimate, Z
 from models.gap.difference import newcombe
-from models.gap.domain import REFUSE_AUC, REFUSE_SHARE, Separator, design, effective_share
+from models.gap.domain import REFUSE_SHARE, Separator, design, effective_share, refusal_by_auc
 from models.gap.resampling import Replicates, replicates, weighted_accuracy
 
 LABEL_SHIFT, REST = "label shift", "rest"
@@ -253,17 +253,12 @@ def _spread_of_mixes(
 
 def _refusal(auc: float, _calibration_error: float, share: float) -> str | None:
     """Return why images of the one set cannot stand for the other's, or None."""
-    if auc > REFUSE_AUC:
-        return (
-            f"a classifier tells the sets apart with AUC {auc:.2f}, above {REFUSE_AUC:.2f}: too "
-            "few images of the reference are like the target's"
-        )
-    if share < REFUSE_SHARE:
-        return (
-            f"re-weighting would leave {share:.1%} of the reference's images, below "
-            f"{REFUSE_SHARE:.0%}: a handful would speak for the whole target"
-        )
-    return None
+    if share >= REFUSE_SHARE or refusal_by_auc(auc) is not None:
+        return refusal_by_auc(auc)
+    return (
+        f"re-weighting by it would leave {share:.1%} of the reference's images, below "
+        f"{REFUSE_SHARE:.0%}: a handful would speak for the whole target"
+    )
 
 
 class _Game:
@@ -295,7 +290,7 @@ class _Game:
         for i in range(len(self._names)):
             why = _refusal(*self.alone(i))
             if why is not None:
-                self.refused[i] = f"by it {why}"
+                self.refused[i] = why
         players = [i for i in range(len(self._names)) if i not in self.refused]
         while len(players) > 1:
             self.value(frozenset(players))
