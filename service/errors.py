@@ -146,6 +146,18 @@ class LookNotLogged(ServiceError):
     code = "look_not_logged"
 
 
+class RecordNotKept(ServiceError):
+    """A record that cannot be added: the file cannot be written."""
+
+    code = "record_not_kept"
+
+
+class RecordChanged(ServiceError):
+    """A stored record is not as it was written."""
+
+    code = "record_changed"
+
+
 class BadFilter(ServiceError):
     """A condition on images, or an order of them, that is none."""
 
@@ -227,6 +239,8 @@ STATUS: dict[type[Exception], int] = {
     BadLine: 422,
     NotATest: 422,
     LookNotLogged: 503,
+    RecordNotKept: 503,
+    RecordChanged: 409,
     BadFilter: 422,
     JobDone: 409,
     NotResumable: 409,

@@ -1,7 +1,7 @@
 """What the explainers of one gap read: each thing once, and only if one of them asks for it."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
@@ -11,12 +11,13 @@ import pyarrow as pa
 from etl.measuring import SOURCE as IMAGE_STATISTICS
 from models import heads
 from models.gap.covariates import Covariates, covariates_of, principal_components
+from models.gap.halves import explore_half
 from models.gap.line import inside
 from models.gap.resampling import Replicates, replicates
 from service.database import Database, place_of
 from service.evaluations import SEED
 from service.looks import Look
-from service.results import Results
+from service.results import Results, path_hashes
 
 _COMPONENTS = 20
 _IMAGES_A_COMPONENT = 50
@@ -40,6 +41,9 @@ class Sides(Generic[T]):
     def pair(self) -> tuple[T, T]:
         """Reference, target."""
         return self.reference, self.target
+
+
+_OWN_SIDES = Sides("reference", "target")
 
 
 @dataclass(frozen=True)
@@ -332,3 +336,80 @@ class Inputs:
             if first is not None and second is not None:
                 found[other] = Sides(first, second)
         return found
+
+
+class ChosenInputs(Inputs):
+    """Some of the images of another pair of sets, as a pair of their own.
+
+    For findings on halves of both splits, and for sets made of one split alone, whose gap is
+    known. What needs no recount (scores, annotations, features) is taken from the whole.
+    """
+
+    def __init__(
+        self, whole: Inputs, rows: Sides[np.ndarray], *, of: Sides[str] = _OWN_SIDES
+    ) -> None:
+        """Take images.
+
+        Parameters
+        ----------
+        whole
+            Where they come from.
+        rows
+            Places of the images of either new set, int64 [n]; a place may come twice.
+        of
+            Which of the whole's sets each is taken from: "reference" or "target".
+        """
+        super().__init__(whole.database, whole.results, whole.card, whole.reference, whole.target)
+        self.whole, self.rows, self._of = whole, rows, of
+
+    def take(self, sides: Sides[Any]) -> Sides[Any]:
+        """Return something that is known of every image of the whole, of the chosen ones."""
+        return Sides(
+            getattr(sides, self._of.reference)[self.rows.reference],
+            getattr(sides, self._of.target)[self.rows.target],
+        )
+
+    @cached_property
+    def answers(self) -> Sides[pa.Table]:
+        """Stored predictions of the chosen images."""
+        return Sides(
+            getattr(self.whole.answers, self._of.reference).take(self.rows.reference),
+            getattr(self.whole.answers, self._of.target).take(self.rows.target),
+        )
+
+    @cached_property
+    def features(self) -> Sides[np.ndarray] | None:
+        """Features of the chosen images."""
+        return None if self.whole.features is None else self.take(self.whole.features)
+
+    @cached_property
+    def scores(self) -> Sides[np.ndarray] | None:
+        """Scores of the chosen images."""
+        return None if self.whole.scores is None else self.take(self.whole.scores)
+
+    @cached_property
+    def annotations(self) -> list[Annotation]:
+        """What is attached to the chosen images."""
+        return [replace(one, values=self.take(one.values)) for one in self.whole.annotations]
+
+    @cached_property
+    def other_answers(self) -> dict[str, Sides[np.ndarray]]:
+        """What each other model predicts for the chosen images."""
+        return {name: self.take(said) for name, said in self.whole.other_answers.items()}
+
+
+def explore_and_confirm(inputs: Inputs) -> tuple[ChosenInputs, ChosenInputs]:
+    """Return both splits' explore halves, and their confirm halves.
+
+    The same images in every process, whatever the model: half of each class, by path and seed.
+    """
+    halves = Sides(
+        *(
+            explore_half(labels, path_hashes(paths.to_pylist()), seed=SEED)
+            for labels, paths in zip(inputs.labels.pair, inputs.paths.pair, strict=True)
+        )
+    )
+    return (
+        ChosenInputs(inputs, halves.map(np.flatnonzero)),
+        ChosenInputs(inputs, halves.map(lambda half: np.flatnonzero(~half))),
+    )

@@ -218,7 +218,7 @@ def _fitted_as(card: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """Kind and parameters of the head that is fitted again: of an ensemble, its weightiest one."""
     if card["head"] != ENSEMBLE:
         return card["head"], dict(card["params"])
-    member = max(card["params"]["members"], key=lambda one: one["share"])
+    member = max(card["params"]["members"], key=lambda one: one["weight"])
     return member["head"], dict(member["params"])
 
 

@@ -1,0 +1,163 @@
+"""Records that are only ever added: each with the time, and a sha256 over it and all before it.
+
+    results/<name>.jsonl    one line a record
+
+Whoever changes, removes or reorders a stored record breaks the chain from there on, and `broken`
+says where. A hash is no signature: who can rewrite the whole file can make a new chain, so that
+the head of the chain belongs in the report that rests on it.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from etl.database import RESULTS
+from service.errors import RecordChanged, RecordNotKept
+
+_FIRST = "0" * 64
+_MODE = 0o644
+
+
+@dataclass(frozen=True)
+class Record:
+    """One record.
+
+    Attributes
+    ----------
+    at : when it was added, UTC, ISO 8601
+    kind : what kind of record it is
+    content : what it says
+    previous : sha256 of the record before it; zeros for the first
+    sha256 : of all the others
+    """
+
+    at: str
+    kind: str
+    content: dict[str, Any]
+    previous: str
+    sha256: str
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether its hash is that of its content."""
+        return self.sha256 == _sha256(self.at, self.kind, self.content, self.previous)
+
+
+class Register:
+    """The records of one name in one data folder."""
+
+    def __init__(self, data: Path, name: str) -> None:
+        self._file = data / RESULTS / f"{name}.jsonl"
+
+    def add(
+        self,
+        kind: str,
+        content: dict[str, Any],
+        check: Callable[[list[Record]], None] | None = None,
+    ) -> Record:
+        """Add a record; it is on disk when this returns.
+
+        Parameters
+        ----------
+        kind, content
+            What kind of record it is, and what it says, as JSON has it.
+        check
+            Called with all records while nobody else can add one; refuses by raising.
+
+        Raises
+        ------
+        RecordNotKept
+            The file cannot be written.
+        RecordChanged
+            A stored record was changed: nothing is added after it.
+        """
+        try:
+            with self._locked() as file:
+                records = self.all()
+                check(records)
+                at = datetime.now(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00")
+                previous = records[-1].sha256 if records else _FIRST
+                content = json.loads(json.dumps(content, allow_nan=False))
+                record = Record(at, kind, content, previous, _sha256(at, kind, content, previous))
+                line = f"{json.dumps(asdict(record), ensure_ascii=True)}\n".encode()
+                start = os.fstat(file).st_size
+                if os.write(file, line) != len(line):
+                    os.ftruncate(file, start)
+                    raise OSError(28, "the disk is full")
+                os.fsync(file)
+        except OSError as error:
+            raise RecordNotKept(
+                f"wanted to add a record to {self._file}, got: {error.strerror}. Nothing was done: "
+                "make the file writable, or free some space."
+            ) from error
+        return record
+
+    def all(self) -> list[Record]:
+        """Return all records, oldest first.
+
+        Raises
+        ------
+        RecordChanged
+        """
+        records, broken = self._read()
+        if broken is not None:
+            raise RecordChanged(
+                f"wanted the records of {self._file.name} as they were written, got a changed "
+                f"one: {broken}. Bring back the file from a copy; nothing is added to it or judged "
+                "by it as it is."
+            )
+        return records
+
+    def broken(self) -> str | None:
+        """Return where the chain breaks, in words; None where it holds."""
+        return self._read()[1]
+
+    def head(self) -> str:
+        """Return the sha256 of the newest record; zeros where there is none.
+
+        Raises
+        ------
+        RecordChanged
+        """
+        records = self.all()
+        return records[-1].sha256 if records else _FIRST
+
+    def _read(self) -> tuple[list[Record], str | None]:
+        if not self._file.is_file():
+            return [], None
+        records: list[Record] = []
+        previous = _FIRST
+        for number, line in enumerate(self._file.read_bytes().splitlines(), 1):
+            try:
+                record = Record(**json.loads(line))
+            except (ValueError, TypeError):
+                return records, f"line {number} is no record"
+            if not record.is_whole:
+                return records, f"the hash of line {number} ({record.kind}) is not that of its text"
+            if record.previous != previous:
+                return records, f"line {number} ({record.kind}) does not follow the one before it"
+            records.append(record)
+            previous = record.sha256
+        return records, None
+
+    @contextmanager
+    def _locked(self) -> Iterator[int]:
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        file = os.open(self._file, os.O_RDWR | os.O_APPEND | os.O_CREAT, _MODE)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield file
+        finally:
+            os.close(file)
+
+
+def _sha256(at: str, kind: str, content: dict[str, Any], previous: str) -> str:
+    text = json.dumps([at, kind, content, previous], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,88 @@
+"""Records are only added; a changed one is found."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from service.errors import RecordChanged, RecordNotKept
+from service.register import Register
+
+
+def file_of(tmp_path):
+    return tmp_path / "results" / "things.jsonl"
+
+
+def test_records_come_back_in_order_and_the_chain_holds(tmp_path):
+    register = Register(tmp_path, "things")
+    added = [register.add("thing", {"number": i, "name": "é"}) for i in range(3)]
+    assert register.all() == added
+    assert [r.content["number"] for r in register.all()] == [0, 1, 2]
+    assert register.broken() is None
+    assert register.head() == added[-1].sha256
+    assert added[1].previous == added[0].sha256
+
+
+def test_nothing_is_there_before_the_first(tmp_path):
+    register = Register(tmp_path, "things")
+    assert register.all() == []
+    assert register.broken() is None
+    assert register.head() == "0" * 64
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda lines: [lines[0].replace('"number": 0', '"number": 7'), *lines[1:]], "line 1"),
+        (lambda lines: [lines[0], lines[2]], "line 2"),
+        (lambda lines: [lines[1], lines[0], lines[2]], "line 1"),
+        (lambda lines: [*lines[:2], "{}"], "line 3"),
+        (lambda lines: [*lines, "half a li"], "line 4"),
+    ],
+    ids=["changed", "removed", "reordered", "emptied", "torn"],
+)
+def test_a_changed_record_is_found_and_nothing_is_added_after_it(tmp_path, change, words):
+    register = Register(tmp_path, "things")
+    for i in range(3):
+        register.add("thing", {"number": i})
+    file = file_of(tmp_path)
+    file.write_text("\n".join(change(file.read_text().splitlines())) + "\n")
+    assert words in register.broken()
+    with pytest.raises(RecordChanged, match=words):
+        register.all()
+    size = file.stat().st_size
+    with pytest.raises(RecordChanged):
+        register.add("thing", {"number": 3})
+    assert file.stat().st_size == size
+
+
+def test_what_cannot_be_written_is_refused_in_words(tmp_path):
+    (tmp_path / "results").write_text("a file where the folder should be")
+    with pytest.raises(RecordNotKept, match="Nothing was done"):
+        Register(tmp_path, "things").add("thing", {})
+
+
+def test_a_check_that_refuses_leaves_nothing(tmp_path):
+    def refuse(records):
+        raise RecordChanged("no")
+
+    with pytest.raises(RecordChanged):
+        Register(tmp_path, "things").add("thing", {}, check=refuse)
+    assert Register(tmp_path, "things").all() == []
+
+
+def test_many_at_once_make_one_chain(tmp_path):
+    def add(i):
+        return Register(tmp_path, "things").add("thing", {"number": i})
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(add, range(40)))
+    found = Register(tmp_path, "things").all()
+    assert sorted(r.content["number"] for r in found) == list(range(40))
+
+
+def test_numbers_that_json_lacks_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="Out of range"):
+        Register(tmp_path, "things").add("thing", {"x": float("nan")})
+    assert file_of(tmp_path).read_text() == ""
+    assert json.dumps(Register(tmp_path, "things").all()) == "[]"
