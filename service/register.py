@@ -60,7 +60,7 @@ class Register:
         self,
         kind: str,
         content: dict[str, Any],
-        check: Callable[[list[Record]], None] | None = None,
+        check: Callable[[list[Record]], None] = lambda _records: None,
     ) -> Record:
         """Add a record; it is on disk when this returns.
 
