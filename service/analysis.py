@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock, RLock
@@ -13,19 +13,20 @@ import numpy as np
 import pyarrow as pa
 
 from models import heads
-from models.errors import WrongShape
+from models.errors import InvalidParams, WrongShape
 from models.gap import TestSet, report
 from models.gap.difference import newcombe
 from models.gap.scores import scores
 from models.heads.linear import is_raw
+from models.heads.selected import over_all
 from models.heads.validation import NEVER_HELD
 from models.leaks import first_of_each, row_hashes
 from service.arrow_predictions import predict_stream
-from service.audit import Audit, audit_model
+from service.audit import Audit, audit_model, with_records
 from service.backbones import Backbones, decoded
 from service.checkpoints import Checkpoints, Note
-from service.database import Database, place_of
-from service.errors import DataChanged, ModelExists, NotATest, TestWasTrained
+from service.database import JOIN, Database, place_of
+from service.errors import DataChanged, ModelExists, NotATest, NotFound, TestWasTrained
 from service.evaluations import SEED, prediction_table, records_of, scores_out
 from service.gaps import gaps_of
 from service.importing import refuse_changed_images, splits_imported, stored_answers
@@ -80,7 +81,7 @@ class Analysis:
                     f"wanted a new name, got {asked!r}, which is taken. Choose another."
                 )
             return asked
-        stem, number = f"{backbone}-{head}"[:90], 1
+        stem, number = f"{backbone}-{head}".replace(JOIN, "-")[:90], 1
         name = stem
         while name in taken or self.results.has(name):
             number += 1
@@ -107,6 +108,8 @@ class Analysis:
         seed: int,
         leave_out: Collection[str] = (),
         why: str | None = None,
+        without: Collection[str] = (),
+        about: Mapping[str, Any] | None = None,
         progress: Progress = lambda _share, _message: None,
         note: Note = lambda _sentence: None,
     ) -> dict[str, Any]:
@@ -120,6 +123,10 @@ class Analysis:
             Paths of train rows that it must not learn from; the card counts them.
         why
             Why they are left out, for the card.
+        without
+            Names of features that it must not read; the card lists them.
+        about
+            What else the card is to say.
         note
             Called with a sentence where a checkpoint was found, or can no longer be kept.
 
@@ -135,12 +142,16 @@ class Analysis:
         request = {"backbone": backbone, "head": head, "params": params, "seed": seed}
         if leave_out:
             request["leave_out"] = sorted(leave_out)
+        if without:
+            request["without"] = sorted(without)
         checkpoint = self.checkpoints.of(request, train_sha256, note)
         if checkpoint.is_there:
             note("went on from a checkpoint of the same training")
         rows, paths = self.database.train_rows(backbone, leave_out)
+        names = self.database.feature_names(backbone)
+        columns = self._read_columns(backbone, names, without)
         trained = heads.train(
-            rows,
+            rows.only(columns) if without else rows,
             head,
             params,
             seed=seed,
@@ -148,6 +159,9 @@ class Analysis:
             checkpoint=checkpoint,
             resources=self.resources,
         )
+        head_of_all: heads.Head = trained.head
+        if without:
+            head_of_all = over_all(trained.head, columns, len(names))
         hashes = row_hashes(rows.features)
         train_rows = train_row_table(paths, hashes, trained.fold)
         card = {
@@ -158,8 +172,8 @@ class Analysis:
             "params": trained.params,
             "seed": seed,
             "n_train": trained.n_train,
-            "n_classes": len(trained.head.class_ids),
-            "n_features": trained.head.n_features,
+            "n_classes": len(head_of_all.class_ids),
+            "n_features": head_of_all.n_features,
             "validation": {
                 "method": trained.method,
                 "top1": EstimateOut.of(trained.top1, {"images": "train"}).model_dump(),
@@ -174,17 +188,38 @@ class Analysis:
                 "splits": [split for split, role in roles.items() if role == "train"],
             },
             "left_out": {"n": len(leave_out), "why": why} if leave_out else None,
+            "without": sorted(without),
             "seconds_s": round(time.monotonic() - began, 3),
             "created_at": datetime.now(UTC)
             .isoformat(timespec="milliseconds")
             .removesuffix("+00:00"),
+            **(about or {}),
         }
-        names = self.database.feature_names(backbone)
         self.results.save_model(
-            card, trained.head, train_rows, feature_names=names, curves=trained.curves
+            card, head_of_all, train_rows, feature_names=names, curves=trained.curves
         )
         checkpoint.remove()
         return card
+
+    def _read_columns(
+        self, backbone: str, names: list[str], without: Collection[str]
+    ) -> np.ndarray:
+        """Columns of the features that may be read.
+
+        Raises
+        ------
+        NotFound, models.errors.InvalidParams
+        """
+        unknown = sorted(set(without) - set(names))
+        if unknown:
+            raise NotFound(
+                f"wanted names of features of {backbone!r}, got {', '.join(unknown[:5])}"
+                f"{' and more' if len(unknown) > 5 else ''}."
+            )
+        kept = [i for i, name in enumerate(names) if name not in set(without)]
+        if not kept:
+            raise InvalidParams("wanted some features to be left, got all of them to leave out.")
+        return np.array(kept)
 
     def evaluate(
         self,
@@ -281,7 +316,8 @@ class Analysis:
     def audit(self, model: str, *, progress: Progress = lambda _share, _message: None) -> Audit:
         """Whether any test row took part in a model.
 
-        Computed once per model and state of the database, then remembered.
+        Computed once per model and state of the database, then remembered; whether records were
+        changed is looked at each time.
 
         Raises
         ------
@@ -293,7 +329,7 @@ class Analysis:
             if key not in self._audits:
                 found = audit_model(self.database, self.results, model, progress=progress)
                 _keep(self._audits, key, found)
-            return self._audits[key]
+            return with_records(self._audits[key], self.data)
 
     def predict(self, model: str, features: list[list[float]]) -> PredictOut:
         """Classes and probabilities of rows of features.

@@ -24,6 +24,7 @@ from service.analysis import Analysis
 from service.api import router
 from service.errors import InUse, ServiceError, status_of
 from service.gap_routes import router as gap_router
+from service.hypothesis_routes import router as hypotheses_router
 from service.jobs import EXPLAIN, Jobs, Worker, explain_on
 from service.looks import Looks
 from service.schemas import Problem
@@ -79,6 +80,7 @@ def create_app(settings: Settings, *, with_worker: bool = True) -> FastAPI:
     app.add_middleware(GZipMiddleware, minimum_size=10_000)
     app.add_middleware(_BodyLimit)
     app.include_router(gap_router)
+    app.include_router(hypotheses_router)
     app.include_router(router)
     for root in (ServiceError, LoadRefused, ModelError):
         app.add_exception_handler(root, _refusal)

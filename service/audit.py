@@ -5,7 +5,8 @@ the vectors themselves are those of the database, as far as they are still the s
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from models.leaks import NearDuplicates, first_of_each, near_duplicates, row_has
 from service.database import Database
 from service.evaluations import SEED
 from service.importing import LEARNT_FROM
+from service.register import Register
 from service.results import IMPORTED, Results, path_hashes, rows_digest, train_row_table
 from service.schemas import AuditOut, CheckOut, PairOut
 from service.terminal import Progress
@@ -28,7 +30,9 @@ _TEXT = {  # what each check proves, in the order in which they are made
     "exact_vector": "no test row has the very features of a train row",
     "near_duplicate": "no test row is closer to a train row than chance allows",
     "roles": "only splits of role train were read for fit and selection",
+    "records": "what was registered before it was scored is as it was written",
 }
+_REGISTERS = ("hypotheses", "seals")
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ def audit_model(
     unknown = _unknown(card)
     if unknown is not None:
         sentence = f"What it learnt from is {unknown}."
-        checks = [_check(name, None, sentence) for name in _TEXT]
+        checks = [_check(name, None, sentence) for name in _TEXT if name != "records"]
         return Audit(_answer(card, checks, n_train=None, n_test=0, closest=[]), [])
     progress(0.0, "reading the rows")
     rows = _read(database, results.train_rows(model), card["backbone"])
@@ -110,6 +114,23 @@ def audit_model(
         card, checks, n_train=len(rows.stored), n_test=len(rows.test_paths), closest=closest
     )
     return Audit(answer, rows.paths[left].tolist())
+
+
+def with_records(audit: Audit, data: Path) -> Audit:
+    """Add to an audit whether the registered records of a data folder are as they were written."""
+    broken = {name: Register(data, name).broken() for name in _REGISTERS}
+    found = [f"{name}: {where}" for name, where in broken.items() if where is not None]
+    if found:
+        check = _check(
+            "records", False, f"Changed by another hand: {'; '.join(found)}.", count=len(found)
+        )
+    else:
+        check = _check("records", True, "Hypotheses and seals are as they were written.")
+    checks = [*audit.answer.checks, check]
+    passed = _verdict(checks)
+    return replace(audit, answer=audit.answer.model_copy(update={
+        "checks": checks, "passed": passed
+    }))  # fmt: skip
 
 
 def _unknown(card: dict[str, Any]) -> str | None:
@@ -384,14 +405,17 @@ def _answer(
     n_test: int,
     closest: list[PairOut],
 ) -> AuditOut:
-    said = [check.passed for check in checks]
-    passed = False if False in said else None if None in said else True
     return AuditOut(
         model=card["model"],
         backbone=card["backbone"],
-        passed=passed,
+        passed=_verdict(checks),
         n_train=n_train,
         n_test=n_test,
         checks=checks,
         closest=closest,
     )
+
+
+def _verdict(checks: Sequence[CheckOut]) -> bool | None:
+    said = [check.passed for check in checks]
+    return False if False in said else None if None in said else True

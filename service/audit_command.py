@@ -3,6 +3,7 @@
 import argparse
 import sys
 
+from models.heads.training import ENSEMBLE
 from service.analysis import Analysis
 from service.audit import Audit
 from service.looks import Looks
@@ -45,9 +46,12 @@ def run_looks(arguments: argparse.Namespace, settings: Settings) -> None:
 
 def in_words(answer: AuditOut) -> str:
     """Return an audit as lines: the verdict, each check, and the pairs found."""
+    failed = [check.name for check in answer.checks if check.passed is False]
     verdict = {
         True: "passed: no test row found among the rows that it learnt from",
-        False: "FAILED: test rows took part",
+        False: "FAILED: records were changed"
+        if failed == ["records"]
+        else "FAILED: test rows took part",
         None: "not proved",
     }
     lines = [f"{answer.model}: {verdict[answer.passed]}"]
@@ -84,8 +88,11 @@ def _retrained(analysis: Analysis, model: str, audit: Audit, asked: str | None) 
             model=name,
             backbone=card["backbone"],
             head=card["head"],
-            params=card["params"],
+            params=(card.get("asked") or card)["params"]
+            if card["head"] == ENSEMBLE
+            else card["params"],
             seed=card["seed"],
+            without=card.get("without", ()),
             leave_out=audit.leave_out,
             why=f"copies of test rows, found by the audit of {model}",
             progress=progress,

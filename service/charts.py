@@ -571,6 +571,11 @@ def lines(
     return _spec(_titled(layers, title, height=320))
 
 
+def finished(chart: alt.LayerChart, title: str, *, height: int | alt.Step) -> dict[str, Any]:
+    """Return the spec of layers under a title, at the width of all charts."""
+    return _spec(_titled(chart, title, height=height))
+
+
 def _spec(chart: alt.LayerChart) -> dict[str, Any]:
     made: dict[str, Any] = chart.to_dict()
     return made

@@ -178,6 +178,12 @@ def _parser() -> argparse.ArgumentParser:
     gaps.add_argument("--json", action="store_true")
     gaps.set_defaults(command=_gaps, needs=["service.analysis"])
 
+    hypotheses = verbs.add_parser(
+        "hypotheses", help="register, test and list refinements: changes of the gap with verdicts"
+    )
+    options.add_hypotheses_arguments(hypotheses)
+    hypotheses.set_defaults(command=_hypotheses, needs=["service.hypotheses.command"])
+
     audit = verbs.add_parser("audit", help="prove that no test row took part in a model")
     options.add_audit_arguments(audit)
     audit.set_defaults(command=_audit, needs=["service.audit_command"])
@@ -438,6 +444,12 @@ def _interpolate(arguments: argparse.Namespace, settings: "Settings") -> None:
         f"{arguments.alpha:g} · {arguments.model_b}; learnt from "
         f"{card['interpolated']['learnt_from']}"
     )
+
+
+def _hypotheses(arguments: argparse.Namespace, settings: "Settings") -> None:
+    from service.hypotheses.command import run_hypotheses
+
+    run_hypotheses(arguments, settings)
 
 
 def _audit(arguments: argparse.Namespace, settings: "Settings") -> int:

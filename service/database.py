@@ -1,6 +1,7 @@
 """Reads gap.duckdb: always read-only, always the newest, one connection a use."""
 
-from collections.abc import Collection, Iterator
+import hashlib
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,10 +17,12 @@ from etl.database import DATABASE, attach, quoted
 from etl.sidecar import ANNOTATIONS
 from etl.sources import gap_ends
 from models.heads import TrainRows
+from models.heads.rows import Matrix
 from service.errors import NoDatabase, NotATest, NotFound
 from service.looks import Look, Looks
 
 _BATCH_ROWS = 8192
+JOIN = "+"  # between the names of backbones whose features are read side by side
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,10 @@ class StoredRows:
         """Return the number of rows."""
         return len(self._places)
 
+    def taken(self, rows: np.ndarray) -> "StoredRows":
+        """Return some of the rows, whose numbers rise."""
+        return StoredRows(self._con, self._table, self._places[rows], self.shape[1])
+
     def __getitem__(self, rows: slice) -> np.ndarray:
         """Rows start … stop - 1, float32 [b, d]."""
         wanted = self._places[rows]
@@ -76,6 +83,22 @@ class StoredRows:
             vectors = vectors.reshape(len(places), -1)
             found[at[is_wanted]] = vectors if is_wanted.all() else vectors[is_wanted]
         return found
+
+
+class JoinedRows:
+    """The features of several backbones side by side, of the images that all of them have."""
+
+    def __init__(self, parts: Sequence[Matrix]) -> None:
+        self._parts = parts
+        self.shape = (len(parts[0]), sum(part.shape[1] for part in parts))
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        """Rows start … stop - 1, float32 [b, d]."""
+        return np.concatenate([part[rows] for part in self._parts], axis=1)
 
 
 def place_of(paths: pa.Array, among: pa.ChunkedArray) -> pa.Array:
@@ -192,12 +215,34 @@ class Database:
             there = self.rows("select split, role, is_reference from split order by load_order")
             return [row for row in there if row["split"] in among]
         found = [row for row in self.splits() if row["backbone"] == backbone]
+        if not found and JOIN in backbone:
+            return self._joined_splits(backbone)
         if not found:
             known = sorted({row["backbone"] for row in self.splits() if row["backbone"]})
             raise NotFound(
                 f"wanted a loaded backbone ({', '.join(known) or 'none yet'}), got {backbone!r}."
             )
         return found
+
+    def _joined_splits(self, backbone: str) -> list[dict[str, Any]]:
+        """Return the splits that all parts of a joined backbone have."""
+        parts = [{r["split"]: r for r in self.splits_of(one)} for one in backbone.split(JOIN)]
+        return [
+            {
+                **row,
+                "backbone": backbone,
+                "n_images": min(part[split]["n_images"] for part in parts),
+                "n_features": sum(part[split]["n_features"] for part in parts),
+            }
+            for split, row in parts[0].items()
+            if all(split in part for part in parts)
+        ]
+
+    def _parts_of(self, backbone: str) -> list[str]:
+        """Names of the loaded backbones that a joined one is made of; of any other, its own."""
+        if JOIN not in backbone or any(row["backbone"] == backbone for row in self.splits()):
+            return [backbone]
+        return backbone.split(JOIN)
 
     def test_splits(self, backbone: str | None, among: Collection[str] = ()) -> list[str]:
         """Return the test splits of a backbone, its default reference first.
@@ -268,7 +313,15 @@ class Database:
             )
 
     def digests(self, backbone: str) -> dict[str, str]:
-        """Return the sha256 of the file behind each split of a backbone."""
+        """Return the sha256 of the file behind each split of a backbone, of several for a join."""
+        parts = self._parts_of(backbone)
+        if len(parts) > 1:
+            each = [self.digests(part) for part in parts]
+            return {
+                split: hashlib.sha256("".join(one[split] for one in each).encode()).hexdigest()
+                for split in each[0]
+                if all(split in one for one in each)
+            }
         found = self.rows("select split, sha256 from load_report where backbone = ?", [backbone])
         return {row["split"]: row["sha256"] for row in found}
 
@@ -298,6 +351,9 @@ class Database:
 
     def feature_names(self, backbone: str) -> list[str]:
         """Return the names of a backbone's features in the order of the vectors."""
+        parts = self._parts_of(backbone)
+        if len(parts) > 1:
+            return [f"{part}.{name}" for part in parts for name in self.feature_names(part)]
         found = self.rows(
             "select feature_name from feature_name where backbone = ? order by feature_id",
             [backbone],
@@ -319,6 +375,9 @@ class Database:
         NotFound, models.errors.NoTrainRows
         """
         self.splits_of(backbone)
+        parts = self._parts_of(backbone)
+        if len(parts) > 1:
+            return self._joined_train_rows(parts, leave_out)
         con = duckdb.connect()  # of its own: the rows are read while the training goes on
         attach(con, self._data)
         table = f"feature.{quoted(backbone)}"
@@ -337,6 +396,28 @@ class Database:
         labels = columns["class_id"].astype(np.int64)
         rows = TrainRows(stored, labels, roles=set(columns["role"].tolist()))
         return rows, columns["path"].tolist()
+
+    def _joined_train_rows(
+        self, backbones: Sequence[str], leave_out: Collection[str]
+    ) -> tuple[TrainRows, list[str]]:
+        found = [self.train_rows(one, leave_out) for one in backbones]
+        paths = [pa.array(p, pa.string()) for _, p in found]
+        there = paths[0]
+        for other in paths[1:]:
+            there = there.filter(pc.is_in(there, value_set=other))
+        matrices: list[Matrix] = []
+        for (rows, _), own in zip(found, paths, strict=True):
+            place = pc.index_in(there, value_set=own).to_numpy()
+            features = rows.features
+            if len(place) == len(own) and (np.diff(place) == 1).all():
+                matrices.append(features)
+            elif isinstance(features, StoredRows) and (np.diff(place) > 0).all():
+                matrices.append(features.taken(place))
+            else:  # in another order than the first: read whole, for they lie all over the table
+                matrices.append(features[0 : len(own)][place])
+        labels = found[0][0].labels[pc.index_in(there, value_set=paths[0]).to_numpy()]
+        roles = {role for rows, _ in found for role in rows.roles}
+        return TrainRows(JoinedRows(matrices), labels, roles=roles), there.to_pylist()
 
     def test_rows(self, backbone: str, split: str, *, look: Look) -> TestRows:
         """Return the rows of one test split; the look at their labels is logged first.
@@ -374,6 +455,9 @@ class Database:
         return self._train_stat(backbone, "mean_value")
 
     def _train_stat(self, backbone: str, column: str) -> np.ndarray:
+        parts = self._parts_of(backbone)
+        if len(parts) > 1:
+            return np.concatenate([self._train_stat(part, column) for part in parts])
         found = self.rows(
             f"""select f.feature_id, f.{column} as value
             from feature_stat as f inner join split as s on f.split = s.split
@@ -389,6 +473,9 @@ class Database:
         self, backbone: str, split: str, columns: str
     ) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Columns of the images of a split that have vectors, and these, by image_id."""
+        parts = self._parts_of(backbone)
+        if len(parts) > 1:
+            return self._read_joined(parts, split, columns)
         table = f"feature.{quoted(backbone)}"
         wanted = "select image_id from labelled_image where split = ?"
         with self.connect() as con:
@@ -414,6 +501,19 @@ class Database:
         if "class_id" in found:
             found["class_id"] = found["class_id"].astype(np.int64)
         return found, features
+
+    def _read_joined(
+        self, backbones: Sequence[str], split: str, columns: str
+    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        found = [self._read(one, split, columns) for one in backbones]
+        ids = [meta["image_id"].astype(np.int64) for meta, _ in found]
+        there = ids[0]
+        for other in ids[1:]:
+            there = np.intersect1d(there, other)
+        place = [np.searchsorted(own, there) for own in ids]
+        meta = {name: values[place[0]] for name, values in found[0][0].items()}
+        features = [one[at] for (_, one), at in zip(found, place, strict=True)]
+        return meta, np.concatenate(features, axis=1)
 
 
 def _whose(backbone: str | None) -> str:

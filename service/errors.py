@@ -158,6 +158,24 @@ class RecordChanged(ServiceError):
     code = "record_changed"
 
 
+class AlreadyScored(ServiceError):
+    """A hypothesis of which a score is known, so that it can no longer be foretold."""
+
+    code = "already_scored"
+
+
+class BadHypothesis(ServiceError):
+    """What is no hypothesis."""
+
+    code = "bad_hypothesis"
+
+
+class ReadsTestInputs(ServiceError):
+    """A recipe that would change a head by the images that judge it."""
+
+    code = "reads_test_inputs"
+
+
 class BadFilter(ServiceError):
     """A condition on images, or an order of them, that is none."""
 
@@ -241,6 +259,9 @@ STATUS: dict[type[Exception], int] = {
     LookNotLogged: 503,
     RecordNotKept: 503,
     RecordChanged: 409,
+    AlreadyScored: 409,
+    BadHypothesis: 422,
+    ReadsTestInputs: 409,
     BadFilter: 422,
     JobDone: 409,
     NotResumable: 409,

@@ -31,6 +31,8 @@ OPEN = ("queued", "running", "cancelling")
 OVER = ("interrupted", "failed", "cancelled")  # and not done: may be resumed
 # a training takes the machine for long: explanations have a queue and a worker of their own
 TRAIN, EXPLAIN = "train", "explain"
+HYPOTHESIS = "hypothesis"  # kind of a training: a refined head, scored once beside its baseline
+SUGGEST = "suggest"  # kind of an explanation: hypotheses from findings on the explore halves
 MASK = "mask"  # kind of an explanation: the head fitted again without some features
 _IN_LANE = {
     TRAIN: "json_extract(request, '$.explain') is null",
@@ -88,9 +90,10 @@ class Job:
 
     @property
     def kind(self) -> str:
-        """What it does: train, explain (a part of the answer to why a gap is there) or mask."""
-        if "mask" in self.request:
-            return MASK
+        """What it does: train, hypothesis, explain (parts of why a gap is there), mask, suggest."""
+        for kind in (MASK, SUGGEST, HYPOTHESIS):
+            if kind in self.request:
+                return kind
         return EXPLAIN if "explain" in self.request else TRAIN
 
 
@@ -341,6 +344,8 @@ def work_on(data: Path, n_threads: int | None, parent: int, lane: str = TRAIN) -
     from service.analysis import Analysis, resources_of
     from service.errors import ServiceError
     from service.gap.explaining import Question
+    from service.hypotheses.schemas import SuggestIn
+    from service.hypotheses.testing import Hypotheses
     from service.settings import read_settings
 
     if n_threads:
@@ -355,7 +360,14 @@ def work_on(data: Path, n_threads: int | None, parent: int, lane: str = TRAIN) -
                 raise SystemExit
             progress(share, message)
 
-        if lane == EXPLAIN:
+        if SUGGEST in request:
+            asked = SuggestIn(**request["explain"])
+            Hypotheses(analysis).suggest(asked, progress=while_parent_lives)
+        elif HYPOTHESIS in request:
+            tested = Hypotheses(analysis).test(request[HYPOTHESIS], progress=while_parent_lives)
+            if tested.result is not None:
+                notes.append(tested.result.sentence)
+        elif lane == EXPLAIN:
             question = Question(analysis, **request["explain"])
             if "mask" in request:
                 question.mask(request["mask"], progress=while_parent_lives)

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from etl.database import LOOKS, RESULTS
 from service.errors import LookNotLogged
 
-Purpose = Literal["evaluate", "gap", "compare", "import", "annotate", "sql"]
+Purpose = Literal["evaluate", "gap", "hypothesis", "compare", "import", "annotate", "sql"]
 _MODE = 0o644
 # set for each request by the service; else the user of the operating system looks
 _who: ContextVar[str | None] = ContextVar("who", default=None)
@@ -31,8 +31,9 @@ class Look:
     Attributes
     ----------
     model : whose answers they are held against; None where there is no model
-    purpose : evaluate (scores), gap (their explanation), compare (imported predictions against the
-        database), import, annotate (labels held against ReaL's), sql (a session that may read all)
+    purpose : evaluate (scores), gap (their explanation), hypothesis (a refined head beside its
+        baseline), compare (imported predictions against the database), import, annotate (labels
+        held against ReaL's), sql (a session that may read all)
     """
 
     model: str | None

@@ -231,6 +231,35 @@ def add_audit_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_hypotheses_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `hypotheses`."""
+    parser.add_argument("--json", action="store_true")
+    verbs = parser.add_subparsers(dest="verb", metavar="list | recipes | suggest | register | run")
+    verbs.add_parser("list", help="all hypotheses with their verdicts (the default)")
+    verbs.add_parser("recipes", help="what may be refined, and how")
+    for name, about in (
+        ("suggest", "propose up to eight, from findings on the explore halves"),
+        ("run", "test what is registered and not tested"),
+    ):
+        verb = verbs.add_parser(name, help=about)
+        verb.add_argument(
+            "model",
+            nargs=None if name == "suggest" else "?",
+            help="the baseline" if name == "suggest" else "a baseline; default: all",
+        )
+        verb.add_argument("--reference", metavar="NAME")
+        verb.add_argument("--target", metavar="NAME")
+        verb.add_argument(
+            *(("--register",) if name == "suggest" else ("--suggest",)),
+            action="store_true",
+            help="and register them"
+            if name == "suggest"
+            else "propose and register hypotheses about the model first",
+        )
+    register = verbs.add_parser("register", help="one hypothesis, or a list, from a JSON file")
+    register.add_argument("file", type=Path)
+
+
 def add_looks_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `looks`."""
     parser.add_argument("--model", metavar="NAME", help="looks with this model alone")

@@ -31,14 +31,14 @@ class Record:
 
     Attributes
     ----------
-    at : when it was added, UTC, ISO 8601
+    added_at : when it was added, UTC, ISO 8601
     kind : what kind of record it is
     content : what it says
     previous : sha256 of the record before it; zeros for the first
     sha256 : of all the others
     """
 
-    at: str
+    added_at: str
     kind: str
     content: dict[str, Any]
     previous: str
@@ -47,7 +47,7 @@ class Record:
     @property
     def is_whole(self) -> bool:
         """Whether its hash is that of its content."""
-        return self.sha256 == _sha256(self.at, self.kind, self.content, self.previous)
+        return self.sha256 == _sha256(self.added_at, self.kind, self.content, self.previous)
 
 
 class Register:

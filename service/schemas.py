@@ -93,7 +93,7 @@ class JobOut(Answer):
     """How far a job is."""
 
     job: str
-    kind: Literal["train", "explain", "mask"] = Field(
+    kind: Literal["train", "hypothesis", "explain", "mask", "suggest"] = Field(
         description="train makes the model; explain and mask compute an answer about it."
     )
     model: str

@@ -389,3 +389,36 @@ def test_test_look(tmp_path, toy_csv):
     assert found == [("m", "val", "gap", 20), (None, None, "sql", None)]
     assert con.execute("select typeof(looked_at) from test_look").fetchall()[0] == ("TIMESTAMP",)
     con.close()
+
+
+def test_hypothesis(tmp_path, toy_csv):
+    from service.analysis import Analysis
+    from service.hypotheses.schemas import HypothesisIn
+    from service.hypotheses.testing import Hypotheses
+
+    data = tmp_path / "data"
+    load(data, [toy_csv], n_threads=1)
+    analysis = Analysis(data)
+    analysis.train(model="m", backbone="toy", head="logistic", params={"C": 1.0}, seed=0)
+    con = duckdb.connect()
+    attach(con, data)
+    assert con.execute("select count(*) from hypothesis").fetchall() == [(0,)]
+    hypotheses = Hypotheses(analysis)
+    made = [
+        hypotheses.register(
+            HypothesisIn(title=kind, cause="c", baseline="m", refinement={"kind": kind})
+        )
+        for kind in ("stronger_penalty", "averaging")
+    ]
+    tested = hypotheses.test(made[0].id)
+    found = con.execute(
+        "select hypothesis_id, title, refinement, family, gap_change, target_change, p_value, "
+        "scored_at is null from hypothesis"
+    ).fetchall()
+    con.close()
+    change = tested.result.paired["v2"].change.estimate
+    assert found == [
+        (made[0].id, "stronger_penalty", "stronger_penalty", "primary",
+         tested.result.gap_change.estimate, change, tested.result.p_value, False),
+        (made[1].id, "averaging", "averaging", "primary", None, None, None, True),
+    ]  # fmt: skip

@@ -1,0 +1,135 @@
+"""`/hypotheses`: register, test, list, suggest, draw."""
+
+import time
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse
+
+from models.refining.recipes import RECIPES
+from service import charts, page
+from service.errors import NotReady
+from service.gap_routes import accepted
+from service.hypotheses.charts import hypotheses_spec
+from service.hypotheses.schemas import (
+    HypothesesOut,
+    HypothesisIn,
+    HypothesisOut,
+    RecipeOut,
+    SuggestIn,
+    SuggestionsOut,
+)
+from service.hypotheses.testing import Hypotheses, model_of
+from service.jobs import HYPOTHESIS, OPEN, SUGGEST, Job, Jobs
+from service.schemas import JobOut
+
+router = APIRouter()
+_POLL_S = 0.1
+_Id = Annotated[str, Path(description="Id of a hypothesis.", examples=["0123456789ab"])]
+
+
+def _hypotheses(request: Request) -> Hypotheses:
+    return Hypotheses(request.app.state.analysis)
+
+
+@router.post("/hypotheses", status_code=201, tags=["hypotheses"])
+def register(body: HypothesisIn, request: Request, response: Response) -> HypothesisOut:
+    """Register a hypothesis, before anything of it is scored."""
+    found = _hypotheses(request).register(body)
+    response.headers["Location"] = f"/hypotheses/{found.id}"
+    return found
+
+
+@router.get("/hypotheses", tags=["hypotheses"])
+def list_hypotheses(request: Request) -> HypothesesOut:
+    """List all hypotheses with their verdicts, judged as families, oldest first."""
+    return _hypotheses(request).registry.all()
+
+
+@router.get("/hypotheses/recipes", tags=["hypotheses"])
+def recipes() -> list[RecipeOut]:
+    """List the vocabulary of refinements."""
+    return [
+        RecipeOut(
+            kind=kind,
+            about=f"The head {recipe.about}.",
+            use=recipe.use,
+            params={name: default for name, (_, default) in recipe.params.items()}
+            | dict.fromkeys((*recipe.lists, *recipe.names)),
+        )
+        for kind, recipe in RECIPES.items()
+    ]
+
+
+@router.get("/hypotheses/chart", tags=["hypotheses"])
+def chart(
+    request: Request,
+    format: Annotated[Literal["json", "html", "svg", "png"], Query()] = "json",  # noqa: A002
+) -> Response:
+    """Draw the changes of the gap with their intervals around the band of no effect."""
+    spec = hypotheses_spec(_hypotheses(request).registry.all())
+    if format == "svg":
+        return Response(charts.svg(spec), media_type="image/svg+xml")
+    if format == "png":
+        return Response(charts.png(spec), media_type="image/png")
+    if format == "html":
+        return HTMLResponse(page.chart_page(spec))
+    return JSONResponse(spec)
+
+
+@router.post(
+    "/hypotheses/suggest",
+    response_model=SuggestionsOut,
+    responses={202: {"model": JobOut, "description": "It is being computed by this job"}},
+    tags=["hypotheses"],
+)
+def suggest(
+    body: SuggestIn,
+    request: Request,
+    wait: Annotated[bool, Query(description="Hold the answer until it is computed.")] = False,
+) -> Any:
+    """Propose up to eight hypotheses from findings on the explore halves; nothing is stored."""
+    hypotheses = _hypotheses(request)
+    found = hypotheses.suggested(body)
+    if found is not None:
+        return found
+    if request.app.state.explainer is None:  # nobody else would do it
+        return hypotheses.suggest(body)
+    jobs: Jobs = request.app.state.jobs
+    asked = {"explain": body.model_dump(), SUGGEST: True}
+    with request.app.state.naming:
+        job = jobs.find_open(asked) or jobs.submit(asked, body.model)
+    while wait and job.state in OPEN:
+        time.sleep(_POLL_S)
+        job = jobs.get(job.job)
+    if not wait:
+        return accepted(job)
+    found = hypotheses.suggested(body)
+    if found is None:
+        raise NotReady(
+            f"wanted hypotheses about {body.model!r}, but job {job.job} is {job.state}: "
+            f"{job.error or job.message}"
+        )
+    return found
+
+
+@router.get("/hypotheses/{hypothesis}", tags=["hypotheses"])
+def get(hypothesis: _Id, request: Request) -> HypothesisOut:
+    """Show one hypothesis with its verdict."""
+    return _hypotheses(request).registry.get(hypothesis)
+
+
+@router.post("/hypotheses/{hypothesis}/test", status_code=202, tags=["hypotheses"])
+def test(hypothesis: _Id, request: Request, response: Response) -> JobOut:
+    """Queue the test: the refined head is trained on train rows, and scored once."""
+    _hypotheses(request).registry.refuse_scored(hypothesis)
+    jobs: Jobs = request.app.state.jobs
+    asked = {HYPOTHESIS: hypothesis}
+    with request.app.state.naming:
+        job = jobs.find_open(asked) or jobs.submit(asked, model_of(hypothesis))
+    response.headers["Location"] = f"/jobs/{job.job}"
+    return _job_out(job)
+
+
+def _job_out(job: Job) -> JobOut:
+    return JobOut(**{name: getattr(job, name) for name in JobOut.model_fields})
