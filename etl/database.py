@@ -23,6 +23,7 @@ from etl.sidecar import write_empty
 DATABASE = "gap.duckdb"
 RESULTS = "results"
 LOOKS = "looks.jsonl"  # in results/: one line for each read of test labels
+SEALS = "seals.jsonl"  # in results/: one line for each prediction made before labels were read
 _GROUP_ROWS = (8192, 4096, 2048)  # rows that DuckDB stores as one: whole vectors of 2,048
 _GROUP_BYTES = 64 << 20
 THREADS_MAX = 4  # of DuckDB: each holds a row group, and the disk is no faster for more
@@ -306,5 +307,6 @@ def _write_empty_results(data: Path) -> None:
     (folder / "model.json").touch()
     (folder / "evaluation.json").touch()
     (data / RESULTS / LOOKS).touch()
+    (data / RESULTS / SEALS).touch()
     if not (folder / "predictions.parquet").exists():
         pq.write_table(PREDICTION_SCHEMA.empty_table(), folder / "predictions.parquet")

@@ -158,6 +158,18 @@ class RecordChanged(ServiceError):
     code = "record_changed"
 
 
+class AlreadySeen(ServiceError):
+    """A prediction of what was seen before, or is sealed."""
+
+    code = "already_seen"
+
+
+class SealWanted(ServiceError):
+    """A read of test labels that wants a seal first, and has none."""
+
+    code = "seal_wanted"
+
+
 class BadFilter(ServiceError):
     """A condition on images, or an order of them, that is none."""
 
@@ -241,6 +253,8 @@ STATUS: dict[type[Exception], int] = {
     LookNotLogged: 503,
     RecordNotKept: 503,
     RecordChanged: 409,
+    AlreadySeen: 409,
+    SealWanted: 409,
     BadFilter: 422,
     JobDone: 409,
     NotResumable: 409,

@@ -196,10 +196,12 @@ def combine(voices: Sequence[Voice], reference_accuracy: float, n_target: int) -
     k = len(known)
     if k < LEAST_METHODS:
         null = Estimate.unknown(
-            f"fewer than {LEAST_METHODS} methods foretell it", n={"target": n_target}, unit="fraction"
+            f"fewer than {LEAST_METHODS} methods foretell it",
+            n={"target": n_target},
+            unit="fraction",
         )
         return Combined(null, k, 0.0, 0.0, None, 0.0)
-    values = np.stack([voice.foretold.values for voice in known])
+    values = np.stack([np.asarray(voice.foretold.values) for voice in known])
     mean = values.mean(axis=0)
     middle = float(mean[0])
     scatter = sum(voice.scatter for voice in known) / k**2
