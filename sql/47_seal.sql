@@ -5,18 +5,18 @@
 -- source: the service adds a line; whether a line was changed since, gapscope seals says
 create view seal as
 with
-record as (
+made as (
     select
-        sha256,
-        "at" as sealed_at,
-        content.*
+        raw.sha256,
+        raw.at as sealed_at,
+        raw.content as said
     from read_json(
         'results/seals.jsonl',
         format = 'newline_delimited',
         ignore_errors = true,
         columns = {
             sha256: 'varchar',
-            "at": 'timestamp',
+            'at': 'timestamp',
             content: 'struct(
                 model varchar, backbone varchar, created_at varchar, head_sha256 varchar,
                 reference varchar, target varchar, data_sha256 map(varchar, varchar),
@@ -24,8 +24,7 @@ record as (
                 n_looks_before bigint
             )'
         }
-    )
-    where sha256 is not null
+    ) as raw
 ),
 
 card as (
@@ -36,37 +35,42 @@ card as (
     from read_json(
         'results/*/model.json',
         format = 'auto',
-        columns = {model: 'varchar', created_at: 'varchar', head_sha256: 'varchar'}
+        columns = {
+            model: 'varchar',
+            created_at: 'varchar',
+            head_sha256: 'varchar'
+        }
     )
 )
 
 select
-    record.sha256[:12] as seal,
-    record.sealed_at,
-    record.model,
-    record.backbone,
-    record.reference,
-    record.target,
-    record.predicted.estimate as predicted,
-    record.predicted.low,
-    record.predicted.high,
+    made.sha256[:12] as seal,
+    made.sealed_at,
+    made.said.model,
+    made.said.backbone,
+    made.said.reference,
+    made.said.target,
+    made.said.predicted.estimate as predicted,
+    made.said.predicted.low,
+    made.said.predicted.high,
     evaluation.estimate as truth,
-    evaluation.estimate between record.predicted.low and record.predicted.high as is_covered,
-    record.n_looks_before,
-    record.data_sha256[record.target] as data_sha256,
-    record.sha256
-from record
+    evaluation.estimate between made.said.predicted.low and made.said.predicted.high as is_covered,
+    made.said.n_looks_before,
+    made.said.data_sha256[made.said.target] as data_sha256,
+    made.sha256
+from made
 left join card
     on
-        record.model = card.model
-        and record.created_at = card.created_at
-        and record.head_sha256 = card.head_sha256
+        made.said.model = card.model
+        and made.said.created_at = card.created_at
+        and made.said.head_sha256 = card.head_sha256
 left join evaluation
     on
         card.model = evaluation.model
-        and record.target = evaluation.split
-        and record.data_sha256[record.target] = evaluation.data_sha256
-        and evaluation.metric = 'top1';
+        and made.said.target = evaluation.split
+        and made.said.data_sha256[made.said.target] = evaluation.data_sha256
+        and evaluation.metric = 'top1'
+where made.sha256 is not null;
 comment on view seal is 'One row per seal: the accuracy on a target, predicted before its labels were read, and what came.';
 comment on column seal.seal is 'Its id: the first digits of its sha256.';
 comment on column seal.sealed_at is 'When, UTC.';
