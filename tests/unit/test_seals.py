@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 
 from etl import load
 from etl.database import attach
-from service import cli
+from service import cli, demo
 from service.analysis import Analysis
 from service.app import create_app
 from service.errors import (
@@ -227,6 +227,13 @@ def test_strict_wants_a_seal_before_labels(data):
         strict.evaluate("b")
     Analysis(data, strict=False).evaluate("b")
     assert strict.evaluate("b").gap is not None
+
+
+def test_the_demo_seals_where_seals_are_demanded(data):
+    for strict, model in ((True, "a"), (False, "b")):
+        demo._evaluate(Analysis(data, strict=strict), model)
+    assert [(one.model, one.not_opened) for one in Seals(data).all().seals] == [("a", None)]
+    assert Analysis(data).results.evaluation("b")
 
 
 def test_strict_is_a_setting(data, monkeypatch, capsys):
