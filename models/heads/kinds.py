@@ -201,6 +201,7 @@ KINDS: Mapping[str, Kind] = {
             "mixup": Param(high=100.0),
             "averaging": Param(words=("none", "ema", "swa")),
             "early_stopping": Param(truth=True),
+            "hard": Param(low=1.0, high=100.0),
         },
         is_iterative=True,
     ),

@@ -37,6 +37,7 @@ _NEWTON_STEPS = 5
 _EMA_DECAY = 0.7
 _DRAWN_ROWS = 20_000
 _EXACT_PARAMETERS = 2_000_000
+_GUIDE_C = 0.01  # of the fit whose errors are the hard rows
 
 
 @dataclass(frozen=True)
@@ -52,13 +53,14 @@ class Options:
     mixup : α of Beta(α, α), by whose draws two rows and their targets are mixed; 0: none
     averaging : "ema" or "swa": the mean of the iterates instead of the last one; None: the last
     early_stopping : whether the iterate that is best on the monitored rows is kept
+    hard : weight of the rows that a more strongly penalised fit gets wrong; all others weigh 1
 
     Noise, dropout and mixup are drawn once for each row, from the seed, not anew in each pass: the
     loss stays one smooth function, and a training repeatable (few rows are drawn several times).
 
     Source: C. Szegedy et al. (2016), CVPR, section 7 (smoothing); H. Zhang et al. (2018), ICLR
     (mixup); S. Wager, S. Wang and P. Liang (2013), NeurIPS (noise and dropout); P. Izmailov et al.
-    (2018), UAI (averaging).
+    (2018), UAI (averaging); E. Liu et al. (2021), ICML (hard rows).
     """
 
     label_smoothing: float = 0.0
@@ -68,6 +70,7 @@ class Options:
     mixup: float = 0.0
     averaging: str | None = None
     early_stopping: bool = True
+    hard: float = 1.0
 
     @property
     def is_drawn(self) -> bool:
@@ -125,6 +128,9 @@ def fit(
     checkpoint, key
         Where the state is kept every few seconds, and under what name.
     """
+    guide = None
+    if options.hard != 1:
+        guide = _guide(part, options, seed=seed, low_precision=low_precision)
     at_once = max(1, _COLUMNS // part.matrix.k)
     kept = NoCheckpoint() if checkpoint is None else checkpoint
     for first in range(0, len(values), at_once):
@@ -134,9 +140,21 @@ def fit(
             tick((first + len(some) * done) / len(values))
 
         limits = None if iterations is None else list(iterations[first : first + at_once])
-        objective = _Objective(part, some, options, seed=seed, low_precision=low_precision)
+        objective = _Objective(
+            part, some, options, seed=seed, low_precision=low_precision, guide=guide
+        )
         run = _Run(objective, options, monitor, limits, share, kept, f"{key}-{first}")
         yield from run.fitted()
+
+
+def _guide(part: Part, options: Options, *, seed: int, low_precision: bool) -> Fitted:
+    """Fit the head whose errors on these rows are the hard ones: too stiff to know them by heart.
+
+    One head for all penalties, so that a penalty's fit does not hang on which others are tried.
+    """
+    plain = Options(balanced=options.balanced)
+    (found,) = fit(part, [_GUIDE_C], plain, seed=seed, low_precision=low_precision)
+    return found
 
 
 class _Run:
@@ -299,8 +317,10 @@ class _Objective:
         *,
         seed: int,
         low_precision: bool,
+        guide: Fitted | None = None,
     ) -> None:
         self._part, self._options, self._seed = part, options, seed
+        self._guide = guide
         self.h, self.k, self.n = len(values), part.matrix.k, part.n
         self.low_precision = low_precision
         self.ticks: Callable[[float], None] = lambda _passes: None
@@ -335,9 +355,10 @@ class _Objective:
     def at_start(self) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Value and gradient where all weights are 0, from the sums over classes; None if drawn.
 
-        There every class has probability 1/k in every row, so that no pass over the rows is needed.
+        There every class has probability 1/k in every row, so that no pass over the rows is needed
+        where the rows of a class weigh alike.
         """
-        if self._options.is_drawn:
+        if self._options.is_drawn or self._guide is not None:
             return None
         moments = self._part.moments
         weight = torch.ones_like(moments.count) if self._row_weight is None else self._row_weight
@@ -454,18 +475,29 @@ class _Objective:
 
     def _targets(self, draw: int) -> "_Learnt":
         """Return what makes of a block the rows that are learnt from: alike in every pass."""
-        return _Learnt(self._options, self._row_weight, self._seed * 1_000_003 + draw)
+        return _Learnt(self._options, self._row_weight, self._guide, self._seed * 1_000_003 + draw)
 
 
 class _Learnt:
     """Turns the blocks of one pass, in order, into the rows and targets that are learnt from."""
 
-    def __init__(self, options: Options, row_weight: torch.Tensor | None, seed: int) -> None:
+    def __init__(
+        self,
+        options: Options,
+        row_weight: torch.Tensor | None,
+        guide: Fitted | None,
+        seed: int,
+    ) -> None:
         self._options, self._row_weight, self._seed = options, row_weight, seed
+        self._guide = guide
         self._number = 0
 
     def __call__(self, X: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, Targets]:
         weight = None if self._row_weight is None else self._row_weight[y]
+        if self._guide is not None:
+            said = torch.addmm(self._guide.bias, X, self._guide.weight).argmax(dim=1)
+            hard = torch.where(said == y, 1.0, self._options.hard)
+            weight = hard if weight is None else weight * hard
         wanted = Targets(y, weight=weight, smoothing=self._options.label_smoothing)
         if not self._options.is_drawn:
             return X, wanted

@@ -15,6 +15,7 @@ from models.heads.head import Head
 from models.heads.linear import LinearHead
 from models.heads.neighbours import NeighbourHead
 from models.heads.network import NetworkHead
+from models.heads.selected import SelectedHead
 
 # arrays of each type of head, and how many dimensions they have
 _LINEAR = {"mean": 1, "scale": 1, "weight": 2, "bias": 1, "class_ids": 1}
@@ -54,6 +55,11 @@ def pack(head: Head) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             "type": "ensemble",
             "members": [what for _, what in packed],
         }
+    if isinstance(head, SelectedHead):
+        arrays, what = pack(head.head)
+        arrays = {f"head.{name}": array for name, array in arrays.items()}
+        described = {"type": "selected", "n_features": head.n_features, "head": what}
+        return arrays | {"columns": head.columns}, described
     if isinstance(head, SklearnHead):
         arrays = _arrays(head, _STANDARD)
         arrays["estimator"] = stored(head.name, head.estimator)
@@ -85,6 +91,8 @@ def unpack(arrays: Mapping[str, np.ndarray], what: Mapping[str, Any]) -> Head:
         return _network(arrays, what)
     if what.get("type") == "ensemble":
         return _ensemble(arrays, what)
+    if what.get("type") == "selected":
+        return _selected(arrays, what)
     if what.get("type") == "sklearn":
         return _unpack_sklearn(arrays, what)
     raise DamagedHead(f"wanted a known type of head, got {what.get('type')!r}.")
@@ -128,6 +136,21 @@ def _ensemble(arrays: Mapping[str, np.ndarray], what: Mapping[str, Any]) -> Ense
     if not np.isfinite(shares).all() or len({m.n_features for m in members}) > 1:
         raise DamagedHead("wanted members over the same features with finite shares.")
     return EnsembleHead(tuple(members), shares)
+
+
+def _selected(arrays: Mapping[str, np.ndarray], what: Mapping[str, Any]) -> SelectedHead:
+    mine = {n.removeprefix("head."): a for n, a in arrays.items() if n.startswith("head.")}
+    head = unpack(mine, what.get("head", {}))
+    columns, n_features = arrays.get("columns"), what.get("n_features")
+    if (
+        columns is None
+        or not isinstance(n_features, int)
+        or columns.shape != (head.n_features,)
+        or columns.dtype.kind != "i"
+        or not ((columns >= 0) & (columns < n_features)).all()
+    ):
+        raise DamagedHead("wanted a column for each feature that the head reads, got others.")
+    return SelectedHead(head, columns, n_features)
 
 
 def _unpack_sklearn(arrays: Mapping[str, np.ndarray], what: Mapping[str, Any]) -> SklearnHead:

@@ -1,5 +1,6 @@
 """The door: train a head, choose its parameters on held-out train rows, fit it on all of them."""
 
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +32,8 @@ _VARIANTS: Mapping[str, Params] = {
     "logistic with label smoothing": {"label_smoothing": 0.1, "averaging": "ema"},
     "logistic with noise": {"noise": 0.5},
 }
+# a member of an ensemble: its name, or its name and parameters
+Member = str | Mapping[str, Any]
 _FLOPS_PER_S = 1e11  # of a machine to plan by, so that a plan does not hang on the clock
 
 
@@ -118,7 +121,8 @@ def train(
         One of `HEADS`.
     params
         Of the head (see `models.heads.kinds`), a number or, where it is swept, a list; default: a
-        grid. `ensemble` takes {"heads": […]}, `auto` {"heads": […], "budget_s": …}.
+        grid. `ensemble` takes {"heads": […]}, each a name or {"head": name, "params": {…}}, `auto`
+        {"heads": […], "budget_s": …}.
     seed
         Of the folds and of all that is drawn: the same seed, machine and device give the same head.
     progress
@@ -209,7 +213,7 @@ def _fit_best(session: Session, board: Board) -> TrainedHead:
     return fitted.with_temperature(chosen.temperature)
 
 
-def _ensemble(session: Session, heads: Sequence[str]) -> Trained:
+def _ensemble(session: Session, heads: Sequence[Member]) -> Trained:
     boards = _sweep_all(session, heads, lambda _name, _boards: None)
     together = _mixed(session, boards)
     final, params = _fit_mixed(session, boards, together)
@@ -258,12 +262,13 @@ def _best_rung(rungs: Sequence[Board], without: int | None) -> int:
 
 
 def _sweep_all(
-    session: Session, heads: Sequence[str], skip: Callable[[str, list[Board]], str | None]
+    session: Session, heads: Sequence[Member], skip: Callable[[str, list[Board]], str | None]
 ) -> list[Board]:
     """Sweep heads in turn, but for those with a reason to be left out, which is noted."""
     boards: list[Board] = []
     n = session.matrix.shape[0]
-    for i, name in enumerate(heads):
+    for i, member in enumerate(heads):
+        name, params = _named(member)
         reason = skip(name, boards)
         if reason is not None:
             session.notes.append(reason)
@@ -271,7 +276,7 @@ def _sweep_all(
         share = 0.8 / len(heads)
         session.span(0.05 + share * i, 0.05 + share * (i + 1), f"internal validation of {name}")
         if name not in _VARIANTS:
-            boards.append(session.sweep(name, kind_of(name).candidates(name, {}, n)))
+            boards.append(session.sweep(name, kind_of(name).candidates(name, params, n)))
             continue
         plain = [b for b in boards if b.candidates[0].head == "logistic"]
         C = plain[0].candidates[plain[0].best()].params["C"] if plain else 0.01
@@ -367,13 +372,38 @@ def _heads_in(
     usable = (*_LADDER, *KINDS)
     if isinstance(heads, str) or not isinstance(heads, Sequence) or len(heads) < least:
         raise InvalidParams(f"wanted a list of at least {least} heads, got {heads!r}.")
-    for name in heads:
+    if "budget_s" in allowed and not all(isinstance(one, str) for one in heads):
+        raise InvalidParams("wanted names of heads, got parameters: auto chooses them itself.")
+    for member in heads:
+        name, pinned = _named(member)
         if name not in usable:
             raise InvalidParams(
                 f"wanted heads among {', '.join(dict.fromkeys(usable))}, got {name!r}."
             )
-    if len(set(heads)) < len(heads):
-        raise InvalidParams(f"wanted each head once, got {', '.join(heads)}.")
+        if pinned:
+            kind_of(name).candidates(name, pinned)
+    names = [json.dumps(one, sort_keys=True) for one in heads]
+    if len(set(names)) < len(names):
+        raise InvalidParams(f"wanted each head once, got {', '.join(names)}.")
+
+
+def _named(member: Member) -> tuple[str, Mapping[str, Any]]:
+    """Name and parameters of a member.
+
+    Raises
+    ------
+    InvalidParams
+    """
+    if isinstance(member, str):
+        return member, {}
+    if not isinstance(member, Mapping) or set(member) - {"head", "params"} or "head" not in member:
+        raise InvalidParams(
+            f'wanted a head\'s name, or {{"head": name, "params": {{…}}}}, got {member!r}.'
+        )
+    params = member.get("params", {})
+    if not isinstance(params, Mapping):
+        raise InvalidParams(f"wanted parameters by name, got {params!r}.")
+    return str(member["head"]), params
 
 
 def _seconds(session: Session, name: str) -> float:
