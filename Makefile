@@ -46,6 +46,7 @@ test-science: $(VENV)/.dev-installed  ## the explanations against worlds whose t
 	$(BIN)/python -m tests.science.coverage
 	$(BIN)/python -m tests.science.placebo
 	$(BIN)/python -m tests.science.imagenet_v2
+	$(BIN)/python -m tests.science.sealing
 
 bench: $(VENV)/.dev-installed  ## loader and heads beside DuckDB, pandas, scikit-learn, faiss
 	$(BIN)/python -m tests.bench.load

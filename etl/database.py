@@ -24,6 +24,7 @@ DATABASE = "gap.duckdb"
 RESULTS = "results"
 HYPOTHESES = "hypotheses.jsonl"  # in results/: hypotheses and what came of them
 LOOKS = "looks.jsonl"  # in results/: one line for each read of test labels
+SEALS = "seals.jsonl"  # in results/: one line for each prediction made before labels were read
 _GROUP_ROWS = (8192, 4096, 2048)  # rows that DuckDB stores as one: whole vectors of 2,048
 _GROUP_BYTES = 64 << 20
 THREADS_MAX = 4  # of DuckDB: each holds a row group, and the disk is no faster for more
@@ -306,7 +307,7 @@ def _write_empty_results(data: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.json").touch()
     (folder / "evaluation.json").touch()
-    for name in (LOOKS, HYPOTHESES):
+    for name in (LOOKS, HYPOTHESES, SEALS):
         (data / RESULTS / name).touch()
     if not (folder / "predictions.parquet").exists():
         pq.write_table(PREDICTION_SCHEMA.empty_table(), folder / "predictions.parquet")

@@ -25,7 +25,7 @@ from service.arrow_predictions import predict_stream
 from service.audit import Audit, audit_model, with_records
 from service.backbones import Backbones, decoded
 from service.checkpoints import Checkpoints, Note
-from service.database import JOIN, Database, place_of
+from service.database import JOIN, Database, TestRows, place_of
 from service.errors import DataChanged, ModelExists, NotATest, NotFound, TestWasTrained
 from service.evaluations import SEED, prediction_table, records_of, scores_out
 from service.gaps import gaps_of
@@ -43,7 +43,8 @@ from service.schemas import (
     ProbabilityOut,
     gap_out,
 )
-from service.settings import Settings
+from service.seals import Seals
+from service.settings import Settings, read_settings
 from service.terminal import Progress, part_of
 from service.untrained import interpolate
 
@@ -52,11 +53,31 @@ _FEW_COPIES = 0.01  # of the train rows: below, they hardly move internal valida
 _Kept = TypeVar("_Kept")
 
 
-class Analysis:
-    """Everything that can be asked of one data folder."""
+@dataclasses.dataclass(frozen=True)
+class ToSeal:
+    """What a seal is predicted from: of the target no label."""
 
-    def __init__(self, data: Path, resources: heads.Resources | None = None) -> None:
+    card: dict[str, Any]
+    head: heads.Head
+    reference: str
+    target: str
+    digests: dict[str, str]
+    reference_rows: TestRows
+    target_features: np.ndarray
+
+
+class Analysis:
+    """Everything that can be asked of one data folder.
+
+    `strict`: whether labels of a test split, other than its backbone's reference, are only read
+    with a model that has a seal there; None: as GAP_STRICT says.
+    """
+
+    def __init__(
+        self, data: Path, resources: heads.Resources | None = None, *, strict: bool | None = None
+    ) -> None:
         self.data = data
+        self.strict = read_settings().strict if strict is None else strict
         self.resources = resources or heads.Resources(spool=data)
         self.database = Database(data)
         self.results = Results(data)
@@ -235,7 +256,7 @@ class Analysis:
 
         Raises
         ------
-        NotFound, NotATest, DataChanged
+        NotFound, NotATest, DataChanged, SealWanted
         """
         card = self._card(model)
         backbone, among = card["backbone"], splits_imported(card)
@@ -263,6 +284,29 @@ class Analysis:
             gap=gap,
             gaps=gaps_of(self.database, self.results, card),
         )
+
+    def to_seal(self, model: str, target: str | None, reference: str | None) -> ToSeal:
+        """Return what a seal is predicted from; the look at the reference's labels is logged.
+
+        Raises
+        ------
+        As of `service.sealing.seal`.
+        """
+        card, seals = self._card(model), Seals(self.data)
+        reference, target = seals.ends(card, reference, target)
+        seals.refuse_seen(card, target)
+        if self.strict:
+            seals.require(card, [reference])
+        backbone = card["backbone"]
+        head, digests = self._matching_head(model, backbone), self.database.digests(backbone)
+        paths, features = self.database.unlabelled_rows(backbone, target)
+        self._refuse_trained(model, target, digests[target], paths)
+        rows = self.database.test_rows(backbone, reference, look=Look(model, "seal"))
+        self._refuse_trained(model, reference, digests[reference], rows.paths)
+        return ToSeal(
+            card, head, reference, target, {s: digests[s] for s in (reference, target)}, rows,
+            features,
+        )  # fmt: skip
 
     def gaps(self, model: str) -> GapsOut:
         """Three gaps of a model, from what is stored: internal validation, test sets, native head.
@@ -445,6 +489,8 @@ class Analysis:
             scored = {(r["split"], r["data_sha256"]) for r in records}
             if scored == {(split, digests[split]) for split in tests}:
                 return records
+            if self.strict:
+                Seals(self.data).require(card, tests)
             head = self._matching_head(model, backbone)
             records, parts = [], []
             for i, split in enumerate(tests):

@@ -15,7 +15,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 
 from etl.errors import DiskFull
-from service import charts, page, trainings
+from service import charts, page, sealing, trainings
 from service.analysis import Analysis
 from service.arrow_predictions import ARROW
 from service.errors import NotFound
@@ -49,6 +49,7 @@ from service.schemas import (
     TrainIn,
     TrainOut,
 )
+from service.seals import SealIn, SealOut, Seals, SealsOut, seals_chart
 
 _REFUSALS: dict[int | str, dict[str, object]] = {
     status: {"model": Problem, "description": text}
@@ -232,6 +233,32 @@ def audit(model: _Name, request: Request) -> AuditOut:
 def looks(request: Request) -> list[LookOut]:
     """List every read of test labels, newest first: who, when, with which model, what for."""
     return [LookOut(**look) for look in _looks(request).all()]
+
+
+@router.post("/seals", status_code=201, tags=["analysis"])
+def seal(body: SealIn, request: Request, response: Response) -> SealOut:
+    """Predict a model's accuracy on a target, and store it, before the target's labels are read."""
+    made = sealing.seal(_analysis(request), body.model, body.target, body.reference)
+    response.headers["Location"] = f"/seals/{made.seal}"
+    return made
+
+
+@router.get("/seals", tags=["analysis"])
+def list_seals(request: Request) -> SealsOut:
+    """List all seals, newest first, with what came, and how often their intervals held it."""
+    return Seals(_analysis(request).data).all()
+
+
+@router.get("/seals/chart", tags=["analysis"])
+def chart_of_seals(request: Request, format: _Format = "json") -> Response:  # noqa: A002
+    """Draw all predictions beside what came: a Vega-Lite spec, a page, an SVG or a PNG."""
+    return _drawn(seals_chart(Seals(_analysis(request).data).all()), format)
+
+
+@router.get("/seals/{seal}", tags=["analysis"])
+def one_seal(seal: str, request: Request) -> SealOut:
+    """Show one seal, and what came of it."""
+    return Seals(_analysis(request).data).one(seal)
 
 
 @router.post("/evaluate", tags=["analysis"])

@@ -72,7 +72,7 @@ def create_app(settings: Settings, *, with_worker: bool = True) -> FastAPI:
         version="0.1.0",
         lifespan=lifespan,
     )
-    app.state.analysis = Analysis(settings.data)
+    app.state.analysis = Analysis(settings.data, strict=settings.strict)
     app.state.jobs = Jobs(settings.data)
     app.state.looks = Looks(settings.data)
     app.state.worker = app.state.explainer = None

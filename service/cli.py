@@ -164,7 +164,19 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("model")
     evaluate.add_argument("--split", action="append", dest="splits", metavar="NAME")
     evaluate.add_argument("--json", action="store_true")
+    evaluate.add_argument("--strict", action="store_true", help="demand a seal, as GAP_STRICT does")
     evaluate.set_defaults(command=_evaluate, needs=["service.analysis"])
+
+    seal = verbs.add_parser("seal", help="predict the target's accuracy before its labels are read")
+    seal.add_argument("model")
+    seal.add_argument("--target", metavar="NAME")
+    seal.add_argument("--reference", metavar="NAME")
+    seal.add_argument("--json", action="store_true")
+    seal.set_defaults(command=_seal, needs=["service.sealing"])
+
+    seals = verbs.add_parser("seals", help="what was predicted, what came, how often it was held")
+    seals.add_argument("--json", action="store_true")
+    seals.set_defaults(command=_seals, needs=["service.seals"])
 
     gap = verbs.add_parser("gap", help="why a model scores lower on the target")
     gap.add_argument("model")
@@ -193,6 +205,7 @@ def _parser() -> argparse.ArgumentParser:
     looks.set_defaults(command=_looks, needs=["service.audit_command"])
 
     serve = verbs.add_parser("serve", help="start the service and stay until Ctrl-C")
+    serve.add_argument("--strict", action="store_true", help="demand seals, as GAP_STRICT does")
     serve.set_defaults(command=_serve, needs=["service.app", "uvicorn"])
 
     sql = verbs.add_parser(
@@ -322,7 +335,7 @@ def _evaluate(arguments: argparse.Namespace, settings: "Settings") -> None:
     from service.terminal import progress_bar
 
     with progress_bar(arguments.model) as progress:
-        answer = Analysis(settings.data).evaluate(
+        answer = Analysis(settings.data, strict=arguments.strict or settings.strict).evaluate(
             arguments.model, arguments.splits, progress=progress
         )
     if arguments.json:
@@ -332,6 +345,47 @@ def _evaluate(arguments: argparse.Namespace, settings: "Settings") -> None:
     if answer.gap is not None:
         ends = f"{answer.gap.reference} − {answer.gap.target}"
         print(f"gap {ends}: {_percent(answer.gap.top1)}")
+    return None
+
+
+def _seal(arguments: argparse.Namespace, settings: "Settings") -> None:
+    from service.analysis import Analysis
+    from service.sealing import seal
+    from service.seals import seal_in_words
+    from service.terminal import progress_bar
+
+    asked = (arguments.model, arguments.target, arguments.reference)
+    with progress_bar(arguments.model) as progress:
+        answer = seal(Analysis(settings.data), *asked, progress=progress)
+    if arguments.json:
+        return _print_json(answer)
+    print(seal_in_words(answer))
+    print(f"seal {answer.seal}, after {answer.n_looks_before} reads of the labels of "
+          f"{answer.target} with other models or in SQL")  # fmt: skip
+    for one in answer.methods:
+        print(f"  {one.name:18} {_percent(one.predicted)}")
+    for sentence in answer.assumptions:
+        print(f"note: {sentence}")
+    return None
+
+
+def _seals(arguments: argparse.Namespace, settings: "Settings") -> None:
+    from service.seals import Seals
+
+    answer = Seals(settings.data).all()
+    if arguments.json:
+        return _print_json(answer)
+    if answer.seals:
+        print(f"{'seal':12}  {'model':20} {'target':12} {'predicted [95 % interval]':26} "
+              f"{'came':>6}  held")  # fmt: skip
+    for one in answer.seals:
+        came = (
+            "" if one.truth is None or one.truth.estimate is None else f"{one.truth.estimate:.1%}"
+        )
+        held = {True: "yes", False: "no", None: one.not_opened or ""}[one.covered]
+        print(f"{one.seal}  {one.model[:20]:20} {one.target[:12]:12} "
+              f"{_percent(one.predicted):26} {came:>6}  {held}")  # fmt: skip
+    print(answer.summary[-1])
     return None
 
 
@@ -464,12 +518,15 @@ def _looks(arguments: argparse.Namespace, settings: "Settings") -> None:
     run_looks(arguments, settings)
 
 
-def _serve(_arguments: argparse.Namespace, settings: "Settings") -> None:
+def _serve(arguments: argparse.Namespace, settings: "Settings") -> None:
     import uvicorn
 
     from service.app import create_app, refuse_if_in_use
     from service.database import Database
 
+    if arguments.strict:
+        os.environ["GAP_STRICT"] = "1"  # its workers read it there
+        settings = settings.model_copy(update={"strict": True})
     refuse_if_in_use(settings)
     if not Database(settings.data).exists:
         print(f"note: nothing is loaded in {settings.data} yet: gapscope load, or gapscope demo")

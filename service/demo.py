@@ -23,6 +23,7 @@ from etl import LoadReport, load
 from models.backbones import features_of_images, open_lite0
 from service.analysis import Analysis
 from service.backbones import GREY, GREY_LITE0, grey_values
+from service.sealing import evaluate_sealed
 from service.terminal import progress_bar
 
 FOLDER = "demo"
@@ -129,6 +130,6 @@ def run_demo(data: Path, n_threads: int | None = None) -> LoadReport:
                     seed=SEED,
                     progress=progress,
                 )
-        analysis.evaluate(model)
+        evaluate_sealed(analysis, model)
     # that the files begin with pandas' index is their form, and no news to who asked for a demo
     return replace(report, loaded=[replace(part, notes=[]) for part in report.loaded])

@@ -176,6 +176,18 @@ class ReadsTestInputs(ServiceError):
     code = "reads_test_inputs"
 
 
+class AlreadySeen(ServiceError):
+    """A prediction of what was seen before, or is sealed."""
+
+    code = "already_seen"
+
+
+class SealWanted(ServiceError):
+    """A read of test labels that wants a seal first, and has none."""
+
+    code = "seal_wanted"
+
+
 class BadFilter(ServiceError):
     """A condition on images, or an order of them, that is none."""
 
@@ -262,6 +274,8 @@ STATUS: dict[type[Exception], int] = {
     AlreadyScored: 409,
     BadHypothesis: 422,
     ReadsTestInputs: 409,
+    AlreadySeen: 409,
+    SealWanted: 409,
     BadFilter: 422,
     JobDone: 409,
     NotResumable: 409,

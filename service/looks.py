@@ -18,7 +18,7 @@ from typing import Any, Literal
 from etl.database import LOOKS, RESULTS
 from service.errors import LookNotLogged
 
-Purpose = Literal["evaluate", "gap", "hypothesis", "compare", "import", "annotate", "sql"]
+Purpose = Literal["evaluate", "gap", "hypothesis", "compare", "import", "annotate", "seal", "sql"]
 _MODE = 0o644
 # set for each request by the service; else the user of the operating system looks
 _who: ContextVar[str | None] = ContextVar("who", default=None)
@@ -33,7 +33,8 @@ class Look:
     model : whose answers they are held against; None where there is no model
     purpose : evaluate (scores), gap (their explanation), hypothesis (a refined head beside its
         baseline), compare (imported predictions against the database), import, annotate (labels
-        held against ReaL's), sql (a session that may read all)
+        held against ReaL's), seal (of the reference alone, to predict the target's accuracy), sql
+        (a session that may read all)
     """
 
     model: str | None

@@ -19,6 +19,8 @@ SETTINGS = {
     "half of the machine's memory where it is not set",
     "device": "where heads are trained: `cpu` or `cuda`; CUDA where there is one",
     "images": "folders with the image files, separated as in `PATH`",
+    "strict": "1: a model reads labels of a test set other than the reference only where it has a "
+    "seal (`gapscope seal`)",
 }
 # of `models.heads.HEADS`, which would take seconds to import
 HEADS = {

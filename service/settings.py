@@ -29,6 +29,8 @@ class Settings(BaseSettings):
     device: Literal["cpu", "cuda"] | None = Field(None, description=SETTINGS["device"])
     images: Annotated[tuple[Path, ...], NoDecode] = Field((), description=SETTINGS["images"])
 
+    strict: bool = Field(False, description=SETTINGS["strict"])
+
     @field_validator("images", mode="before")
     @classmethod
     def _split_roots(cls, value: object) -> object:

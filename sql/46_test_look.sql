@@ -29,5 +29,5 @@ comment on column test_look.looked_at is 'When, UTC.';
 comment on column test_look.who is 'User of the operating system, or the service and the client that asked it.';
 comment on column test_look.model is 'Model whose answers the labels were held against; null where there was none.';
 comment on column test_look.split is 'Test split; null for an SQL session, which may read all of them.';
-comment on column test_look.purpose is 'evaluate, gap, hypothesis (a refined head beside its baseline), compare (imported predictions against the database), import, annotate or sql.';
+comment on column test_look.purpose is 'evaluate, gap, hypothesis (a refined head beside its baseline), compare (imported predictions against the database), import, annotate, seal (the reference alone, to predict the target) or sql.';
 comment on column test_look.n_labels is 'Labels read; null for an SQL session.';

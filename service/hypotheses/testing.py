@@ -44,6 +44,7 @@ from service.importing import splits_imported
 from service.lines import Lines
 from service.looks import Look
 from service.results import path_hashes
+from service.sealing import evaluate_sealed
 from service.sentences import NO_FEATURES
 from service.terminal import Progress, part_of
 
@@ -138,7 +139,8 @@ class Hypotheses:
         model = model_of(hypothesis)
         is_diagnostic = found["use"] == TEST_INPUTS
         analysis = self._analysis
-        analysis.evaluate(card["model"], progress=part_of(progress, 0.0, 0.05))
+        ends = found["target"], found["reference"]
+        evaluate_sealed(analysis, card["model"], *ends, progress=part_of(progress, 0.0, 0.05))
         inputs = Inputs(
             analysis.database, analysis.results, card, found["reference"], found["target"]
         )
@@ -149,7 +151,7 @@ class Hypotheses:
             refined = self._adapted(found["refinement"], inputs)
             paths = inputs.paths
         else:
-            analysis.evaluate(model)
+            evaluate_sealed(analysis, model, *ends)
             paths, refined = self._answers(model, found)
         rows = Sides(*map(_common, inputs.paths.pair, paths.pair))
         if found["images"] == "confirm":

@@ -51,6 +51,10 @@ def test_every_request_body_has_an_example_that_runs(client, schema, toy_data):
             path = path.replace("{model}", "mean")
             if path == "/predict":
                 sent["features"] = [[0.0, 0.0, 7.0]]
+            if path == "/seals":  # the toy world's models have been evaluated, its target is v2
+                answer = client.request(method, path, json={**sent, "target": "v2"})
+                assert (answer.status_code, answer.json()["code"]) == (409, "already_seen")
+                continue
             answer = client.request(method, path, json=sent)
             assert answer.status_code in (200, 201, 202), (path, answer.text)
             ran += 1
@@ -77,6 +81,10 @@ def test_every_request_body_has_an_example_that_runs(client, schema, toy_data):
         ("get", "/models/mean/chart/none", None, 404, "not_found"),
         ("get", "/models/mean/chart/loss", None, 409, "nothing_to_draw"),
         ("get", "/models/mean/chart/leaderboard?format=gif", None, 422, "invalid_request"),
+        ("get", "/seals/none", None, 404, "not_found"),
+        ("get", "/seals/chart", None, 409, "nothing_to_draw"),
+        ("post", "/seals", {"model": "none", "target": "v2"}, 404, "not_found"),
+        ("post", "/seals", {"model": "mean", "target": "train"}, 422, "not_a_test"),
         ("get", "/jobs/none", None, 404, "not_found"),
         ("delete", "/jobs/none", None, 404, "not_found"),
         ("post", "/jobs/none/resume", None, 404, "not_found"),

@@ -358,7 +358,7 @@ def test_an_empty_results_folder_is_no_error(tmp_path, toy_csv):
     con = duckdb.connect()
     attach(con, tmp_path)
     views = ("model", "prediction", "evaluation", "class_score", "class_gap", "annotation",
-        "annotation_summary")  # fmt: skip
+        "annotation_summary", "seal")  # fmt: skip
     for view in views:
         assert con.execute(f"select count(*) from {view}").fetchall() == [(0,)]
     assert con.execute("select distinct status from image_file").fetchall() == [("missing",)]
