@@ -13,14 +13,13 @@ from models.gap.standardise import Covariate, Standardised, standardise
 from service import charts
 from service.gap.inputs import Inputs, Sides
 from service.gap.part import Part
-from service.neighbours import Rows, is_kept, to_train
+from service.neighbours import Rows, is_at_hand, to_train
 from service.schemas import Answer, EstimateOut, PartOut
 from service.sentences import points
 from service.terminal import Progress, part_of
 
 CONFIDENCE, AGREEMENT, OTHERS_RIGHT = "confidence", "agreement of other models", "others right"
 DISTANCE = "distance to train"
-_CHEAP = 1e12  # products of a search that takes seconds
 _CIRCULAR = "circular: label errors make all models wrong"
 _NAMED = 3
 
@@ -173,15 +172,12 @@ def _distance_to_train(inputs: Inputs, progress: Progress) -> tuple[_Found, list
     """
     if inputs.features is None:
         return [], [f"{DISTANCE}: an imported model has no features here"]
-    roles = {row["role"]: row["n_images"] for row in inputs.database.splits_of(inputs.backbone)}
-    if "train" not in roles:
+    if all(row["role"] != "train" for row in inputs.database.splits_of(inputs.backbone)):
         return [], [f"{DISTANCE}: no train rows are loaded"]
-    n, d = (sum(len(side) for side in inputs.features.pair), inputs.features.reference.shape[1])
-    known = is_kept(inputs.database, inputs.backbone, inputs.splits.pair)
-    if not known and roles["train"] * n * d > _CHEAP:
+    if not is_at_hand(inputs.database, inputs.backbone, inputs.splits.pair):
         return [], [
-            f"{DISTANCE}: the search in {roles['train']:,} train rows takes minutes, and is made "
-            "for leaks alone"
+            f"{DISTANCE}: the search among so many train rows takes minutes, and is made for leaks "
+            "alone; once that is done it is known here too"
         ]
     sides = (
         Rows(split, paths, features)
@@ -469,4 +465,5 @@ PART = Part(
         "reliability": _reliability_chart,
         "accuracy_by_confidence": _curve_chart,
     },
+    reads=("models", "neighbours"),
 )  # fmt: skip

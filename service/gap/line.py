@@ -352,5 +352,5 @@ def _chart(answer: LineOut) -> dict[str, Any]:
 
 PART = Part(
     "line", "where the model stands among other models of its accuracy", LineOut, compute,
-    {"line": _chart},
+    {"line": _chart}, reads=("models", "lines"),
 )  # fmt: skip

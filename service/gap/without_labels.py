@@ -214,5 +214,5 @@ def _chart(answer: WithoutLabelsOut) -> dict[str, Any]:
 
 PART = Part(
     "without_labels", "the target's accuracy foretold without its labels, beside the true one",
-    WithoutLabelsOut, compute, {"without_labels": _chart},
+    WithoutLabelsOut, compute, {"without_labels": _chart}, reads=("models", "lines"),
 )  # fmt: skip

@@ -9,7 +9,10 @@ from fastapi.testclient import TestClient
 from etl import load
 from service.analysis import Analysis
 from service.app import create_app
-from service.gap import PARTS
+from service.gap import PARTS, difficulty
+from service.gap.inputs import Inputs
+from service.lines import Lines
+from service.results import Results
 from service.settings import Settings
 
 
@@ -109,3 +112,55 @@ def test_difficulty_knows_the_distance_to_train(client):
     found = client.get("/gap/logistic/difficulty").json()
     names = [one["name"] for one in found["covariates"]]
     assert names[:5] == ["confidence", "margin", "entropy", "norm", "distance to train"]
+
+
+def kept(data, model="logistic"):
+    """What is kept of each part: content and time of writing."""
+    files = (data / "results" / model / "gap").glob("*/*.json")
+    return {file.stem: (file.read_bytes(), file.stat().st_mtime_ns) for file in files}
+
+
+def test_another_model_outdates_only_the_parts_that_read_other_models(toy_data, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(toy_data, data, ignore=shutil.ignore_patterns("gap"))
+    wanted = ("line", "without_labels", "difficulty", "classes", "ledger")
+    with TestClient(create_app(Settings(data=data), with_worker=False)) as client:
+        for part in wanted:
+            assert client.get(f"/gap/logistic/{part}").status_code == 200
+        before = kept(data)
+        analysis = Analysis(data)
+        analysis.train(model="lda", backbone="toy", head="lda", params={}, seed=0)
+        analysis.evaluate("lda")
+        assert "lda" in {one["name"] for one in client.get("/gap/logistic/line").json()["models"]}
+        for part in wanted[1:]:
+            client.get(f"/gap/logistic/{part}")
+    after = kept(data)
+    assert set(after) == set(before) == set(wanted)  # each once: what was outdated is swept
+    for part in wanted:
+        assert (after[part] == before[part]) == ("models" not in PARTS[part].reads), part
+
+
+def test_a_part_reads_what_it_declares_and_nothing_else(toy_data, tmp_path, monkeypatch):
+    data = tmp_path / "data"
+    shutil.copytree(toy_data, data, ignore=shutil.ignore_patterns("gap"))
+    analysis, read = Analysis(data), set()
+    analysis.evaluate("logistic")
+    card = analysis.results.card("logistic")
+
+    def noted(owner, name, kind):
+        found = getattr(owner, name)
+
+        def call(*arguments):
+            read.add(kind)
+            return found(*arguments)
+
+        monkeypatch.setattr(owner, name, call)
+
+    noted(Results, "models", "models")
+    noted(Lines, "between", "lines")
+    noted(difficulty, "is_at_hand", "neighbours")
+    for part in PARTS.values():
+        read.clear()
+        inputs = Inputs(analysis.database, analysis.results, card, "val", "v2")
+        part.compute(inputs, lambda _share, _message: None)
+        assert read == set(part.reads), part.name
