@@ -108,10 +108,14 @@ def test_the_classes_answer_has_what_the_gap_has(client):
     assert "one split alone" in absent["verdict"]
 
 
-def test_difficulty_knows_the_distance_to_train(client):
+def test_difficulty_knows_where_images_lie_among_the_train_rows(client):
     found = client.get("/gap/logistic/difficulty").json()
     names = [one["name"] for one in found["covariates"]]
-    assert names[:5] == ["confidence", "margin", "entropy", "norm", "distance to train"]
+    assert names[:5] == [*("confidence", "margin", "entropy", "norm"), "similarity to a class mean"]
+    assert names[5] == "distance to train"
+    assert found["left_out"][0] == "hubness: 48 train rows, and 100 are wanted"
+    for one in found["covariates"]:
+        assert one["difference"]["low"] < one["difference"]["estimate"] < one["difference"]["high"]
 
 
 def kept(data, model="logistic"):
