@@ -422,7 +422,7 @@ def _forest_chart(answer: DifficultyOut) -> dict[str, Any]:
     return charts.forest(
         rows,
         title="Points of the gap that go with each covariate on its own (dashed: the gap)",
-        x_title="explained points of the gap (95 % interval)",
+        x_title="points of the gap (95 % interval)",
         also=answer.gap.estimate,
         tooltip=["kind", "warning"],
     )
@@ -449,7 +449,8 @@ def _reliability_chart(answer: DifficultyOut) -> dict[str, Any]:
         title="Accuracy against confidence in bins of equal mass (below the dashed line: too sure)",
         x_title="mean confidence",
         y_title="accuracy (95 % interval)",
-        x_format="%",
+        x_format=".2%",
+        is_sureness=True,
         y_format="%",
         diagonal=True,
         tooltip=["n"],
@@ -481,7 +482,8 @@ def _curve_chart(answer: DifficultyOut) -> dict[str, Any]:
         title="Accuracy of equally sure answers on both splits, in the same bins of confidence",
         x_title="mean confidence of the bin, both splits",
         y_title="accuracy (95 % interval)",
-        x_format="%",
+        x_format=".2%",
+        is_sureness=True,
         y_format="%",
         tooltip=["n"],
     )

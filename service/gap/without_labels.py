@@ -208,6 +208,7 @@ def _chart(answer: WithoutLabelsOut) -> dict[str, Any]:
         x_title="accuracy (95 % interval)",
         tooltip=["verdict"],
         also=answer.target_accuracy.estimate,
+        unit="share",
         from_zero=False,
     )
 

@@ -1,12 +1,14 @@
 """Every part of /gap answers, is kept, and is drawn from its own numbers."""
 
 import json
+import re
 import shutil
 
 import pytest
 from fastapi.testclient import TestClient
 
 from etl import load
+from service import charts
 from service.analysis import Analysis
 from service.app import create_app
 from service.gap import PARTS, difficulty
@@ -168,3 +170,28 @@ def test_a_part_reads_what_it_declares_and_nothing_else(toy_data, tmp_path, monk
         inputs = Inputs(analysis.database, analysis.results, card, "val", "v2")
         part.compute(inputs, lambda _share, _message: None)
         assert read == set(part.reads), part.name
+
+
+def test_charts_are_read_without_knowing_their_fields(client):
+    drawn = {
+        name: client.get(f"/gap/logistic/chart/{name}?format=svg").text
+        for name in ("ledger", "class_scatter", "line", "reliability", "without_labels")
+    }
+    assert ">points of the gap (95 % interval)</text>" in drawn["ledger"]
+    assert "%</text>" not in drawn["ledger"]  # points have no percent sign
+    for name, words in (("class_scatter", "differs between the splits"), ("line", "this model")):
+        assert words in drawn[name]
+        assert ">others</text>" in drawn[name]
+        assert ">true</text>" not in drawn[name]
+    assert ">logistic</text>" in drawn["line"]  # few points are all named
+    assert re.search(r">\d+%</text>", drawn["line"])  # accuracies, not their probits
+    assert ">50%</text>" in drawn["reliability"]
+    assert re.search(r">\d+%</text>", drawn["without_labels"])
+    nothing = client.get("/gap/logistic/chart/labels")
+    assert nothing.json()["code"] == "nothing_to_draw"
+
+
+def test_a_chart_says_what_it_does_not_show():
+    rows = [{"name": str(i), "estimate": 0.1, "low": 0.0, "high": 0.2} for i in range(50)]
+    made = charts.forest(rows, title="Gaps", x_title="points")
+    assert made["title"]["text"] == "Gaps; the first 40 of 50"
