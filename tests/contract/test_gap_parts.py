@@ -3,9 +3,12 @@
 import json
 import re
 import shutil
+from pathlib import Path
+from typing import get_args
 
 import pytest
 from fastapi.testclient import TestClient
+from pydantic import BaseModel
 
 from etl import load
 from service import charts
@@ -15,7 +18,10 @@ from service.gap import PARTS, difficulty
 from service.gap.inputs import Inputs
 from service.lines import Lines
 from service.results import Results
+from service.schemas import EstimateOut
 from service.settings import Settings
+
+README = (Path(__file__).parent.parent.parent / "README.md").read_text(encoding="utf-8")
 
 
 def flat(answer):
@@ -46,6 +52,26 @@ def test_a_part_answers_and_its_charts_show_its_numbers(client, part):
         assert drawn <= numbers, f"{name} shows numbers that {part} has not"
         svg = client.get(f"/gap/logistic/chart/{name}?format=svg")
         assert svg.text.startswith("<svg")
+
+
+def numbers_of(kind):
+    """Names of the fields of an answer that hold numbers with a fraction, however deep."""
+    found = {name for inner in get_args(kind) for name in numbers_of(inner)}
+    if kind is not EstimateOut and isinstance(kind, type) and issubclass(kind, BaseModel):
+        for name, field in kind.model_fields.items():
+            inner = str(field.annotation)
+            found |= {name} if "float" in inner or "EstimateOut" in inner else set()
+            found |= numbers_of(field.annotation)
+    return found
+
+
+@pytest.mark.parametrize("part", list(PARTS))
+def test_the_readme_says_what_each_number_means(part):
+    section = README.split("## What each number means")[1].split("\n## ")[0]
+    # what says nothing without the name of what it stands in
+    plain = {"low", "high", "reference", "target", "value", "annotations", "seconds_s"}
+    named = numbers_of(PARTS[part].answer) - plain
+    assert {name for name in named if f"`{name}`" not in section} == set()
 
 
 def test_an_answer_is_kept_and_found_again(client):
