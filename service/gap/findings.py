@@ -192,9 +192,8 @@ def _of_difficulty(part: PartOut) -> Iterator[FindingOut]:
     if _is_told(increase):
         yield _finding(
             "difficulty", "confidence", increase.estimate, increase.low, increase.high,
-            f"By how much the model is more sure than right changes from {part.reference} to "
-            f"{part.target} by {_signed(increase.estimate)} points"
-            f"{_span(increase.low, increase.high)}.",
+            f"Confidence minus accuracy is {_signed(increase.estimate)} points larger on "
+            f"{part.target} than on {part.reference}{_span(increase.low, increase.high)}.",
             "it does not see the whole of the difficulty: its confidence falls less than its "
             "accuracy" if (increase.estimate or 0) > 0 else "its confidence falls more than its "
             "accuracy",

@@ -175,6 +175,9 @@ def test_the_command_line_says_what_the_service_says(run, demo):
     assert "5-fold" in said
     assert "splits" in run("evaluate", "r", "--json")
     assert Analysis(demo).gap("r").summary
+    explained = run("gap", "r")
+    assert "alone: what a term explains by itself" in explained
+    assert ("underpowered\n" in explained) == ("Underpowered: too few images" in explained)
 
 
 @pytest.mark.parametrize("model", ["pixels-logistic", "tf_efficientnet_lite0-logistic"])
