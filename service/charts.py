@@ -7,8 +7,8 @@ readers and legible on light and dark ground.
 """
 
 import json
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import altair as alt
 import vl_convert
@@ -20,6 +20,9 @@ BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#7f7f7f"
 _WIDTH = 560
 _CLASSES_MAX = 40  # rows that a chart can label legibly; the JSON has all
 _LABELLED = 10  # points of a picture that can be named without hiding each other
+_DOUBTS = [*(0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01), 1e-3, 1e-4]
+Unit = Literal["points", "share", "number"]
+_IN_POINTS = "format(100 * datum.value, '~f')"  # fractions, read as percentage points
 _OF_CANDIDATE = {"setting", "top1", "nll", "n_fit", "note", "is_best", "is_chosen"}
 _LOSS, _MONITORED, _NOT_CHOSEN = "train loss", "monitored NLL", "not chosen"
 _OF_LOSS = {_LOSS: BLUE, _MONITORED: ORANGE, _NOT_CHOSEN: GREY}
@@ -398,7 +401,7 @@ def forest(
     x_title: str,
     tick: str | None = None,
     also: float | None = None,
-    as_percent: bool = True,
+    unit: Unit = "points",
     from_zero: bool = True,
     tooltip: Sequence[str] = (),
 ) -> dict[str, Any]:
@@ -408,6 +411,9 @@ def forest(
     ----------
     rows
         Each has `name`, `estimate`, `low`, `high`; those without an estimate are named, not drawn.
+        Of more than a chart can label, the first are shown, and the title says so.
+    unit
+        Of the estimates: differences of shares, read as points; shares, read as percent; or others.
     tick
         A further field, drawn as a tick.
     also
@@ -418,8 +424,14 @@ def forest(
         Further fields to show.
     """
     shown = rows[:_CLASSES_MAX]
-    number = ".1%" if as_percent else ".3f"
-    axis = alt.Axis(format="%" if as_percent else "")
+    number = ".3f" if unit == "number" else ".1%"
+    axis = {
+        "points": alt.Axis(labelExpr=_IN_POINTS, tickCount=8, labelOverlap=True),
+        "share": alt.Axis(format="%", tickCount=8, labelOverlap=True),
+        "number": alt.Axis(tickCount=8, labelOverlap=True),
+    }[unit]
+    if len(shown) < len(rows):
+        title = f"{title}; the first {len(shown)} of {len(rows):,}"
     base = alt.Chart(alt.InlineData(values=shown)).encode(
         y=alt.Y("name:N", title=None, sort=[str(row["name"]) for row in shown]),
         tooltip=[
@@ -452,10 +464,12 @@ def scatter(
     x_title: str,
     y_title: str,
     mark: str | None = None,
+    marked: str = "",
     diagonal: bool = False,
     ends: Sequence[dict[str, Any]] = (),
     x_format: str = "",
     y_format: str = "",
+    ticks: Mapping[float, str] | None = None,
     tooltip: Sequence[str] = ("name",),
 ) -> dict[str, Any]:
     """One point a row.
@@ -465,31 +479,46 @@ def scatter(
     x, y
         Fields that are numbers; rows without either are not drawn.
     mark
-        A field that is true for the points to stand out, in vermilion.
+        A field that is true for the points to stand out, in vermilion. They are named by their
+        `name`, the first ten; where there are no more than ten points in all, all are.
+    marked
+        What they are, for the legend.
     diagonal
         Whether a line shows where both are the same.
     ends
         Points with the same fields that a line joins.
+    ticks
+        Where both axes have labels, and which; default: at round numbers.
     tooltip
         Further fields to show.
     """
     colour = (
         alt.Color(
             f"{mark}:N",
-            title=mark.replace("_", " "),
+            title=None,
             scale=alt.Scale(domain=[False, True], range=[BLUE, ORANGE]),
-            legend=alt.Legend(orient="bottom"),
+            legend=alt.Legend(
+                orient="bottom", labelExpr=f"datum.value ? {json.dumps(marked)} : 'others'"
+            ),
         )
         if mark
         else alt.value(BLUE)
     )
-    zero = alt.Scale(zero=False, nice=True)
+    zero = alt.Scale(zero=False, nice=ticks is None, padding=15)
+    axes = [alt.Axis(format=kind) for kind in (x_format, y_format)]
+    if ticks is not None:
+        words = json.dumps({round(1e4 * at): label for at, label in ticks.items()})
+        label = f"{words}[toString(round(1e4 * datum.value))]"
+        axes = [alt.Axis(values=list(ticks), labelExpr=label)] * 2
+    names = [row for row in rows if mark and row[mark]][:_LABELLED]
+    if len(rows) <= _LABELLED:
+        names = rows
     points: Any = (
         alt.Chart(alt.InlineData(values=rows))
         .mark_point(filled=True, size=40, opacity=0.7)
         .encode(
-            x=alt.X(f"{x}:Q", title=x_title, axis=alt.Axis(format=x_format), scale=zero),
-            y=alt.Y(f"{y}:Q", title=y_title, axis=alt.Axis(format=y_format), scale=zero),
+            x=alt.X(f"{x}:Q", title=x_title, axis=axes[0], scale=zero),
+            y=alt.Y(f"{y}:Q", title=y_title, axis=axes[1], scale=zero),
             color=colour,
             size=alt.condition(alt.datum[mark], alt.value(130), alt.value(40))
             if mark
@@ -513,6 +542,11 @@ def scatter(
             .encode(x=f"{x}:Q", y=f"{y}:Q")
         )
         points = points + line if places is ends else line + points
+    points = points + (
+        alt.Chart(alt.InlineData(values=names))
+        .mark_text(dy=-11, fontSize=10, limit=160)
+        .encode(x=f"{x}:Q", y=f"{y}:Q", text="name:N")
+    )
     return _spec(_titled(points, title, height=360))
 
 
@@ -528,6 +562,7 @@ def lines(
     y_title: str,
     x_format: str = "",
     y_format: str = "",
+    is_sureness: bool = False,
     diagonal: bool = False,
     tooltip: Sequence[str] = (),
 ) -> dict[str, Any]:
@@ -537,24 +572,40 @@ def lines(
     ----------
     domain
         The values of `series`: at most two, reference (blue) first.
+    is_sureness
+        Whether x is a probability of which most values are close to 1: its axis is that of 1 − x,
+        by its logarithm, so that 99 and 99.9 % stand apart.
     diagonal
         Whether a line shows where both axes are the same.
     """
     zero = alt.Scale(zero=False, nice=True)
-    base: Any = alt.Chart(alt.InlineData(values=rows)).encode(
-        x=alt.X(f"{x}:Q", title=x_title, axis=alt.Axis(format=x_format), scale=zero),
-        color=alt.Color(
-            f"{series}:N",
-            title=None,
-            scale=alt.Scale(domain=list(domain), range=[BLUE, ORANGE][: len(domain)]),
-            legend=alt.Legend(orient="bottom"),
-        ),
-        tooltip=[
-            alt.Tooltip(f"{series}:N"),
-            alt.Tooltip(f"{x}:Q", title=x_title, format=x_format or ".3f"),
-            alt.Tooltip(f"{y}:Q", title=y_title, format=y_format or ".3f"),
-            *(alt.Tooltip(f"{name}:N") for name in tooltip),
-        ],
+    of_x = alt.X(f"{x}:Q", title=x_title, axis=alt.Axis(format=x_format), scale=zero)
+    if is_sureness:
+        of_x = alt.X(
+            "doubt:Q",
+            title=x_title,
+            axis=alt.Axis(values=_DOUBTS, labelExpr="format(100 - 100 * datum.value, '~f') + '%'"),
+            scale=alt.Scale(type="log", reverse=True, nice=False, padding=10),
+        )
+    doubt = f"max(1 - datum.{x}, {_DOUBTS[-1]})"
+    base: Any = (
+        alt.Chart(alt.InlineData(values=rows))
+        .transform_calculate(doubt=doubt)
+        .encode(
+            x=of_x,
+            color=alt.Color(
+                f"{series}:N",
+                title=None,
+                scale=alt.Scale(domain=list(domain), range=[BLUE, ORANGE][: len(domain)]),
+                legend=alt.Legend(orient="bottom"),
+            ),
+            tooltip=[
+                alt.Tooltip(f"{series}:N"),
+                alt.Tooltip(f"{x}:Q", title=x_title, format=x_format or ".3f"),
+                alt.Tooltip(f"{y}:Q", title=y_title, format=y_format or ".3f"),
+                *(alt.Tooltip(f"{name}:N") for name in tooltip),
+            ],
+        )
     )
     high = alt.Y(f"{y}:Q", title=y_title, axis=alt.Axis(format=y_format), scale=zero)
     layers = base.mark_line().encode(y=high) + base.mark_point(filled=True, size=50).encode(y=high)
@@ -562,11 +613,14 @@ def lines(
         layers += base.mark_rule(strokeWidth=1.5).encode(y="low:Q", y2="high:Q")
     if diagonal:
         values = [row[x] for row in rows if row[x] is not None]
-        ends = [{x: at, y: at} for at in (min(values, default=0.0), max(values, default=1.0))]
+        low, top = min(values, default=0.0), max(values, default=1.0)
+        # a straight line is bent on such an axis
+        way = [low + (top - low) * (1 - 0.8**i) for i in range(30)] + [top]
         layers += (
-            alt.Chart(alt.InlineData(values=ends))
+            alt.Chart(alt.InlineData(values=[{x: at, y: at, "at": at} for at in way]))
+            .transform_calculate(doubt=doubt)
             .mark_line(color=GREY, strokeDash=[4, 3])
-            .encode(x=f"{x}:Q", y=f"{y}:Q")
+            .encode(x=of_x, y=f"{y}:Q")
         )
     return _spec(_titled(layers, title, height=320))
 

@@ -450,6 +450,11 @@ def _print_ledger(ledger: "LedgerOut") -> None:
         alone = term.alone.estimate if term.alone is not None else None
         by_itself = "" if alone is None else f"{alone * 100:+.1f}"
         print(f"{term.name[:24]:24} {value:>7} {span:>16} {by_itself:>7}  {term.verdict}")
+    print("The terms sum to the gap; alone: what a term explains by itself, without the others.")
+    if any(term.verdict == "underpowered" for term in ledger.terms):
+        print(
+            "Underpowered: too few images; its interval holds 0 and half of the gap (or a point)."
+        )
 
 
 def _gaps(arguments: argparse.Namespace, settings: "Settings") -> None:

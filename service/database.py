@@ -454,6 +454,27 @@ class Database:
         """Return the mean of each feature over the train rows, float64 [d]."""
         return self._train_stat(backbone, "mean_value")
 
+    def train_class_means(self, backbone: str) -> np.ndarray:
+        """Return the mean of each feature over the train rows of each class, float64 [k, d].
+
+        Only classes with train rows, by class id.
+        """
+        with self.connect() as con:
+            table = con.execute(
+                """select m.class_id, m.n_images, m.mean_values
+                from class_moment as m inner join split as s on m.split = s.split
+                where m.backbone = ? and s.role = 'train' and m.n_images > 0""",
+                [backbone],
+            ).to_arrow_table()
+        n = table["n_images"].to_numpy()
+        lists = table["mean_values"].combine_chunks()
+        means = lists.flatten().to_numpy(zero_copy_only=False).reshape(len(n), -1)
+        _, place = np.unique(table["class_id"].to_numpy(), return_inverse=True)
+        n_of_class = np.bincount(place, n)
+        found = np.zeros((len(n_of_class), means.shape[1] if len(n) else 0))
+        np.add.at(found, place, n[:, None] * means)  # a class may be in several train splits
+        return found / n_of_class[:, None]
+
     def _train_stat(self, backbone: str, column: str) -> np.ndarray:
         parts = self._parts_of(backbone)
         if len(parts) > 1:

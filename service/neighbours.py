@@ -32,6 +32,7 @@ from service.evaluations import SEED
 from service.terminal import Progress, part_of
 
 _FOLDER = "neighbours"
+_CHEAP = 1e12  # products of a search that takes seconds
 _FORMAT = 2  # raise it whenever a search finds otherwise
 _QUESTION = b"gapscope"
 
@@ -92,11 +93,18 @@ def to_train(
     ]
 
 
-def is_kept(database: Database, backbone: str, splits: Sequence[str]) -> bool:
-    """Whether the nearest train rows of these test splits are known without a new search."""
+def is_at_hand(database: Database, backbone: str | None, splits: Sequence[str]) -> bool:
+    """Whether the nearest train rows of these test splits are kept, or found within seconds."""
+    if backbone is None:
+        return False
+    rows = database.splits_of(backbone)
+    train = sum(row["n_images"] for row in rows if row["role"] == "train")
+    tests = sum(row["n_images"] for row in rows if row["split"] in splits)
+    if train * tests * len(database.feature_names(backbone)) <= _CHEAP:
+        return True
     kept = _Kept(database, backbone)
     wanted = [("sample", ()), *(("train", (split,)) for split in splits)]
-    return all(kept.read(what, of) is not None for what, of in wanted)
+    return all(kept.has(what, of) for what, of in wanted)
 
 
 def among(
@@ -242,6 +250,9 @@ class _Kept:
             return pq.read_table(self._file(self._question(what, splits)), partitioning=None)
         except (FileNotFoundError, pa.ArrowInvalid):  # gone or damaged: searched anew
             return None
+
+    def has(self, what: str, splits: tuple[str, ...]) -> bool:
+        return self._file(self._question(what, splits)).is_file()
 
     def write(self, what: str, splits: tuple[str, ...], table: pa.Table) -> None:
         question = self._question(what, splits)

@@ -11,6 +11,7 @@ from models.gap.line import inside
 from models.gap.sealing import ALIKE, BLIND, LINE, Voice, alone, by_confidence, by_line, combine
 from models.gap.without_labels import Foreteller
 from service.analysis import Analysis, ToSeal
+from service.errors import SealWanted
 from service.evaluations import SEED
 from service.gap import line as on_line
 from service.gap.inputs import Inputs

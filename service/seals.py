@@ -199,8 +199,8 @@ class Seals:
                 if _is_of(old, card) and _what(old.content) == _what(content):
                     raise AlreadySeen(
                         f"wanted a target on which {card['model']!r} has no seal yet, got "
-                        f"{target!r}, sealed on {old.added_at} as {_id(old)}. What is sealed is not "
-                        "sealed again: gapscope seals."
+                        f"{target!r}, sealed on {old.added_at} as {_id(old)}. What is sealed is "
+                        "not sealed again: gapscope seals."
                     )
             self.refuse_seen(card, target)  # nobody looked while it was predicted
 
@@ -253,8 +253,8 @@ class Seals:
             low, high = content["predicted"]["low"], content["predicted"]["high"]
             covered = None if low is None else bool(low <= truth.estimate <= high)
         return SealOut(
-            seal=_id(record), sealed_at=datetime.fromisoformat(record.added_at), sha256=record.sha256,
-            **content, truth=truth, covered=covered, not_opened=why,
+            seal=_id(record), sealed_at=datetime.fromisoformat(record.added_at),
+            sha256=record.sha256, **content, truth=truth, covered=covered, not_opened=why,
         )  # fmt: skip
 
     def _truth(self, content: Mapping[str, Any]) -> tuple[EstimateOut | None, str | None]:

@@ -5,13 +5,17 @@ import os
 # two workers on two cores: threads of one would wait for the cores of the other, spinning
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import io
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
+from filelock import FileLock
 
 from etl import load
+from service import cli
 from service.analysis import Analysis
 from service.app import create_app
 from service.settings import Settings
@@ -37,6 +41,25 @@ def toy_data(tmp_path_factory: pytest.TempPathFactory, toy_csv: Path) -> Path:
     for model, head in (("logistic", "logistic"), ("mean", "nearest_mean")):
         analysis.train(model=model, backbone="toy", head=head, params={}, seed=0)
         analysis.evaluate(model)
+    return data
+
+
+@pytest.fixture(scope="session")
+def demo_as_loaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data folder of the demo as a first call leaves it, and what that said; copy it, to write.
+
+    It takes a minute, so that xdist's workers, whose folders lie side by side, make one together.
+    """
+    place = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        place = place.parent
+    data, said = place / "demo-as-loaded", place / "demo-as-loaded.txt"
+    with FileLock(place / "demo-as-loaded.lock"):
+        if not said.exists():
+            with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()) as output:
+                patch.setenv("GAP_DATA", str(data))
+                assert cli.main(["load", "--demo-if-empty"]) == 0
+            said.write_text(output.getvalue(), encoding="utf-8")
     return data
 
 

@@ -311,8 +311,10 @@ def _posterior_draws(
         found = minimize(minus_log_posterior, start, args=(np.exp(log_s),), method="BFGS")
         start = found.x
         modes.append(found.x)
-        spreads.append(found.hess_inv)
-        weights.append(-found.fun + 0.5 * np.linalg.slogdet(found.hess_inv)[1])
+        # BFGS updates it without keeping its halves equal to the last digit
+        spread = (found.hess_inv + found.hess_inv.T) / 2
+        spreads.append(spread)
+        weights.append(-found.fun + 0.5 * np.linalg.slogdet(spread)[1])
     rng = np.random.default_rng(seed)
     probability = np.exp(np.array(weights) - max(weights))
     place = rng.choice(len(_LOG_S_GRID), N_DRAWS, p=probability / probability.sum())

@@ -9,7 +9,7 @@ from scipy.sparse import csr_array
 
 from models.estimate import Estimate, share
 from models.gap.difference import newcombe
-from models.gap.resampling import Replicates
+from models.gap.resampling import Replicates, weighted_sums
 
 N_BINS = 15
 _CATEGORIES_MAX = 50
@@ -70,6 +70,8 @@ class Standardised:
     uncovered_share : such images, as a share of the target's
     share : explained over gap; null where the gap is not told from 0
     bins : rising in the covariate, or in the order of the categories
+    difference : mean of the reference minus that of the target, of images where it is known, in
+        the covariate's own unit; null for categories
     """
 
     name: str
@@ -79,6 +81,7 @@ class Standardised:
     uncovered_share: float
     share: Estimate
     bins: list[Bin]
+    difference: Estimate
 
 
 def standardise(
@@ -123,10 +126,11 @@ def standardise(
     cut = [_cut(one, n_bins) for one in covariates]
     first = _sums([one.reference for one in cut], cut, reference_correct, drawn.reference)
     second = _sums([one.target for one in cut], cut, target_correct, drawn.target)
+    differences = _differences(covariates, drawn)
     n_right = int(reference_correct.sum()), int(target_correct.sum())
     gap = newcombe(n_right[0], len(reference_correct), n_right[1], len(target_correct))
     return [
-        _parts(one.name, cut[i], first[i], second[i], drawn, gap)
+        _parts(one.name, cut[i], first[i], second[i], drawn, gap, differences[i])
         for i, one in enumerate(covariates)
     ]
 
@@ -227,6 +231,7 @@ def _parts(
     second: tuple[np.ndarray, np.ndarray],
     drawn: Replicates,
     gap: Estimate,
+    difference: Estimate,
 ) -> Standardised:
     (n1, k1), (n2, k2) = first, second
     there = n1[:, 0] > 0
@@ -252,7 +257,7 @@ def _parts(
             n=drawn.n,
             unit="fraction",
         )
-        return Standardised(name, null, null, null, 1.0, null, bins)
+        return Standardised(name, null, null, null, 1.0, null, bins, difference)
     moved = (
         n2[there] * k1[there] / np.maximum(n1[there], _TINY)
     ).sum(axis=0) / np.maximum(covered, _TINY)  # fmt: skip
@@ -268,7 +273,43 @@ def _parts(
         missing,
         _share(explained, a1 - a2, drawn, gap),
         bins,
+        difference,
     )
+
+
+def _differences(covariates: Sequence[Covariate], drawn: Replicates) -> list[Estimate]:
+    """Mean of the reference minus that of the target, of each covariate."""
+    if not covariates:
+        return []
+    columns = [np.column_stack([one.reference for one in covariates]),
+               np.column_stack([one.target for one in covariates])]  # fmt: skip
+    known = [np.isfinite(side) for side in columns]
+    # from a common middle: replicates are summed in float32
+    n = sum(there.sum(axis=0) for there in known)
+    middle = sum(
+        np.where(there, side, 0.0).sum(axis=0) for side, there in zip(columns, known, strict=True)
+    ) / np.maximum(n, 1)
+    means = [
+        weighted_sums(np.where(there, side - middle, 0.0), weights)
+        / np.maximum(weighted_sums(there.astype(np.float32), weights), _TINY)
+        for side, there, weights in zip(
+            columns, known, (drawn.reference, drawn.target), strict=True
+        )
+    ]
+    found = []
+    for i, one in enumerate(covariates):
+        reason = None
+        if one.categories is not None:
+            reason = "categories have no mean"
+        elif not all(there[:, i].any() for there in known):
+            reason = "no image of one set has a value"
+        unit = f"of {one.name}"
+        found.append(
+            drawn.estimate(means[0][:, i] - means[1][:, i], unit=unit)
+            if reason is None
+            else Estimate.unknown(reason, n=drawn.n, unit=unit)
+        )
+    return found
 
 
 def _share(part: np.ndarray, whole: np.ndarray, drawn: Replicates, gap: Estimate) -> Estimate:

@@ -601,11 +601,11 @@ def _scatter_chart(answer: ClassesOut) -> dict[str, Any]:
         rows,
         x="reference",
         y="target",
-        title="Accuracy of each class, noise reduced; dashed: the same on both "
-        "(vermilion: differs, q .05)",
+        title="Accuracy of each class, noise reduced; dashed: the same on both",
         x_title=f"accuracy on {answer.reference}",
         y_title=f"accuracy on {answer.target}",
         mark="clear",
+        marked="differs between the splits (q .05)",
         diagonal=True,
         x_format="%",
         y_format="%",
@@ -633,9 +633,9 @@ def _confusions_chart(answer: ClassesOut) -> dict[str, Any]:
     ]
     return charts.forest(
         rows,
-        title=f"Confusions whose share of the class changed most clearly ({found.n_q05} of "
-        f"{found.n_pairs:,} at q .05)",
-        x_title=f"share on {answer.target} − share on {answer.reference}",
+        title="True class → predicted: pairs whose share of the class changed most clearly "
+        f"({found.n_q05} of {found.n_pairs:,} at q .05)",
+        x_title=f"share on {answer.target} − share on {answer.reference}, points (95 % interval)",
         tooltip=["seen", "q_value", "verdict"],
     )
 
@@ -659,7 +659,7 @@ def _superclasses_chart(answer: ClassesOut) -> dict[str, Any]:
     return charts.forest(
         rows,
         title="Gap of each superclass (classes in it) with 95 % interval; dashed = all images",
-        x_title="gap (reference − target)",
+        x_title=f"gap: {answer.reference} − {answer.target}, points",
         also=answer.gap.estimate,
         tooltip=["q_value", "verdict"],
     )

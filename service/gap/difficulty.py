@@ -9,18 +9,20 @@ from pydantic import Field
 from models.gap import agreement as agreeing
 from models.gap.calibration import Answers, Calibration, Measure, brier_scores, calibration
 from models.gap.difference import newcombe
+from models.gap.geometry import hubness, top_similarity
 from models.gap.standardise import Covariate, Standardised, standardise
 from service import charts
 from service.gap.inputs import Inputs, Sides
 from service.gap.part import Part
-from service.neighbours import Rows, is_kept, to_train
+from service.neighbours import Rows, is_at_hand, to_train
 from service.schemas import Answer, EstimateOut, PartOut
 from service.sentences import points
 from service.terminal import Progress, part_of
 
 CONFIDENCE, AGREEMENT, OTHERS_RIGHT = "confidence", "agreement of other models", "others right"
-DISTANCE = "distance to train"
-_CHEAP = 1e12  # products of a search that takes seconds
+DISTANCE, SIMILARITY, HUBNESS = "distance to train", "similarity to a class mean", "hubness"
+_TENTH = 10  # neighbour whose distance says how well train covers a place
+_ROWS_A_NEIGHBOUR = 10  # train rows for each neighbour; with fewer all rows are near all others
 _CIRCULAR = "circular: label errors make all models wrong"
 _NAMED = 3
 
@@ -55,6 +57,10 @@ class CovariateOut(Answer):
     uncovered: EstimateOut = Field(description="Part of target images in bins without reference.")
     uncovered_share: float = Field(description="Such images, as a share of the target's.")
     share: EstimateOut = Field(description="Explained over gap.")
+    difference: EstimateOut = Field(
+        description="Mean over the reference's images minus that over the target's, in the "
+        "covariate's own unit; null for categories."
+    )
     bins: list[BinOut]
 
 
@@ -107,7 +113,7 @@ def compute(inputs: Inputs, progress: Progress) -> DifficultyOut:
     drawn = inputs.replicates
     progress(0.2, "covariates")
     found, left_out = _of_model(inputs)
-    near, not_near = _distance_to_train(inputs, part_of(progress, 0.2, 0.4))
+    near, not_near = _among_train(inputs, part_of(progress, 0.2, 0.4))
     found, left_out = found + near, left_out + not_near
     others, twins = _other_models(inputs)
     circular: list[Covariate] = []
@@ -166,33 +172,52 @@ def compute(inputs: Inputs, progress: Progress) -> DifficultyOut:
 _Found = list[tuple[Covariate, str, bool | None]]
 
 
-def _distance_to_train(inputs: Inputs, progress: Progress) -> tuple[_Found, list[str]]:
-    """Distance to the tenth nearest train row: how well train covers the place of an image.
+def _among_train(inputs: Inputs, progress: Progress) -> tuple[_Found, list[str]]:
+    """Where images lie among the train rows: near to a class mean, to many rows, to hubs.
 
     A search in a large train set takes minutes, and is left to `leaks`; then it is known here.
     """
+    wanted = (SIMILARITY, DISTANCE, HUBNESS)
     if inputs.features is None:
-        return [], [f"{DISTANCE}: an imported model has no features here"]
-    roles = {row["role"]: row["n_images"] for row in inputs.database.splits_of(inputs.backbone)}
-    if "train" not in roles:
-        return [], [f"{DISTANCE}: no train rows are loaded"]
-    n, d = (sum(len(side) for side in inputs.features.pair), inputs.features.reference.shape[1])
-    known = is_kept(inputs.database, inputs.backbone, inputs.splits.pair)
-    if not known and roles["train"] * n * d > _CHEAP:
-        return [], [
-            f"{DISTANCE}: the search in {roles['train']:,} train rows takes minutes, and is made "
-            "for leaks alone"
-        ]
-    sides = (
-        Rows(split, paths, features)
-        for split, paths, features in zip(
-            inputs.splits.pair, inputs.paths.pair, inputs.features.pair, strict=True
+        return [], [f"{name}: an imported model has no features here" for name in wanted]
+    rows = inputs.database.splits_of(inputs.backbone)
+    n_train = sum(row["n_images"] for row in rows if row["role"] == "train")
+    if not n_train:
+        return [], [f"{name}: no train rows are loaded" for name in wanted]
+    means = inputs.database.train_class_means(inputs.backbone)
+    similarity = inputs.features.map(
+        lambda features: top_similarity(
+            features, means, train_mean=inputs.train_mean, train_sd=inputs.train_sd
         )
     )
-    _, found = to_train(inputs.database, inputs.backbone, tuple(sides), progress=progress)
-    tenth = [side.found.distance[:, min(10, side.found.distance.shape[1]) - 1] for side in found]
-    first, second = (np.where(np.isfinite(one), one, np.nan) for one in tenth)
-    return [(Covariate(DISTANCE, first, second), "model", False)], []
+    covariates = [Covariate(SIMILARITY, *similarity.pair)]
+    left_out = []
+    if not is_at_hand(inputs.database, inputs.backbone, inputs.splits.pair):
+        left_out = [
+            f"{name}: the search among {n_train:,} train rows takes minutes, and is made for leaks "
+            "alone; once that is done it is known here too"
+            for name in (DISTANCE, HUBNESS)
+        ]
+    else:
+        sides = tuple(
+            Rows(split, paths, features)
+            for split, paths, features in zip(
+                inputs.splits.pair, inputs.paths.pair, inputs.features.pair, strict=True
+            )
+        )
+        sample, found = to_train(inputs.database, inputs.backbone, sides, progress=progress)
+        tenth = [side.found.distance[:, _TENTH - 1] for side in found]
+        first, second = (np.where(np.isfinite(one), one, np.nan) for one in tenth)
+        covariates.append(Covariate(DISTANCE, first, second))
+        fewest = _ROWS_A_NEIGHBOUR * sample.place.shape[1]
+        if n_train < fewest:
+            left_out.append(f"{HUBNESS}: {n_train:,} train rows, and {fewest} are wanted")
+        else:
+            of_first, of_second = (
+                hubness(sample.place, side.found.place, n_train=n_train) for side in found
+            )
+            covariates.append(Covariate(HUBNESS, of_first, of_second))
+    return [(one, "model", False) for one in covariates], left_out
 
 
 def _of_model(inputs: Inputs) -> tuple[_Found, list[str]]:
@@ -265,6 +290,7 @@ def _covariate_out(
         uncovered=EstimateOut.of(part.uncovered, names),
         uncovered_share=part.uncovered_share,
         share=EstimateOut.of(part.share, names),
+        difference=EstimateOut.of(part.difference, names),
         bins=[
             BinOut(
                 name=one.name,
@@ -396,7 +422,7 @@ def _forest_chart(answer: DifficultyOut) -> dict[str, Any]:
     return charts.forest(
         rows,
         title="Points of the gap that go with each covariate on its own (dashed: the gap)",
-        x_title="explained points of the gap (95 % interval)",
+        x_title="points of the gap (95 % interval)",
         also=answer.gap.estimate,
         tooltip=["kind", "warning"],
     )
@@ -423,7 +449,8 @@ def _reliability_chart(answer: DifficultyOut) -> dict[str, Any]:
         title="Accuracy against confidence in bins of equal mass (below the dashed line: too sure)",
         x_title="mean confidence",
         y_title="accuracy (95 % interval)",
-        x_format="%",
+        x_format=".2%",
+        is_sureness=True,
         y_format="%",
         diagonal=True,
         tooltip=["n"],
@@ -455,7 +482,8 @@ def _curve_chart(answer: DifficultyOut) -> dict[str, Any]:
         title="Accuracy of equally sure answers on both splits, in the same bins of confidence",
         x_title="mean confidence of the bin, both splits",
         y_title="accuracy (95 % interval)",
-        x_format="%",
+        x_format=".2%",
+        is_sureness=True,
         y_format="%",
         tooltip=["n"],
     )
@@ -469,4 +497,5 @@ PART = Part(
         "reliability": _reliability_chart,
         "accuracy_by_confidence": _curve_chart,
     },
+    reads=("models", "neighbours"),
 )  # fmt: skip

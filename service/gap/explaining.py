@@ -10,14 +10,21 @@ from service.errors import NotFound
 from service.evaluations import SEED
 from service.gap import PARTS, mask
 from service.gap.inputs import Inputs
+from service.gap.part import Reads
 from service.gap.store import Store, key_of
 from service.importing import splits_imported
 from service.lines import Lines
+from service.neighbours import is_at_hand
 from service.schemas import PartOut
 from service.terminal import Progress, part_of
 
 if TYPE_CHECKING:
     from service.analysis import Analysis
+
+_MASK = "mask-"
+SUGGESTIONS = "suggestions"
+# what else is kept beside the parts, and what it reads beside the data
+_FURTHER: dict[str, tuple[Reads, ...]] = {SUGGESTIONS: ("models",)}
 
 
 class Question:
@@ -26,7 +33,7 @@ class Question:
     def __init__(
         self, analysis: "Analysis", model: str, reference: str | None, target: str | None
     ) -> None:
-        """Find both ends and the key under which answers are kept.
+        """Find both ends, and the state of the data that all answers depend on.
 
         Raises
         ------
@@ -39,10 +46,11 @@ class Question:
             self.card["backbone"], reference, target, among
         )
         self._store = Store(analysis.data)
-        self.key = key_of(self.reference, self.target, self._state())
+        self._state = self._of_data()
+        self._further: dict[Reads, Any] = {}
 
-    def _state(self) -> dict[str, Any]:
-        """All that an answer may depend on."""
+    def _of_data(self) -> dict[str, Any]:
+        """All that every answer may depend on."""
         database = self._analysis.database
         ends = (self.reference, self.target)
         digests = (
@@ -57,18 +65,41 @@ class Question:
             "classes": [
                 sorted(found.items()) for found in (database.class_names(), database.superclasses())
             ],
-            "others": sorted(
-                (card["model"], card["created_at"], self._scored(card["model"], ends))
-                for card in self._analysis.results.models()
-            ),
-            "lines": Lines(self._analysis.data).state(),
             "seed": SEED,
         }
 
-    def _scored(self, model: str, ends: tuple[str, str]) -> list[str]:
+    def key(self, part: str) -> str:
+        """Key of a part's answer: another one once anything changed that the part reads.
+
+        What it reads beside the data is looked up once, so that an answer never stands under a
+        later state than it was computed in.
+        """
+        # a mask reads the data alone
+        reads = PARTS[part].reads if part in PARTS else _FURTHER.get(part, ())
+        for kind in reads:
+            if kind not in self._further:
+                self._further[kind] = self._of(kind)
+        further = {kind: self._further[kind] for kind in reads}
+        return key_of(self.reference, self.target, self._state | further)
+
+    def _of(self, kind: Reads) -> Any:
+        """State of something that only some parts read."""
+        analysis = self._analysis
+        if kind == "lines":
+            return Lines(analysis.data).state()
+        if kind == "neighbours":
+            ends = (self.reference, self.target)
+            return is_at_hand(analysis.database, self.card["backbone"], ends)
+        return sorted(
+            (card["model"], card["created_at"], self._scored(card["model"]))
+            for card in analysis.results.models()
+        )
+
+    def _scored(self, model: str) -> list[str]:
         """Return on which data another model was scored, split by split."""
         if model == self.card["model"]:  # the answer's computation sees to it
             return []
+        ends = (self.reference, self.target)
         return sorted(
             f"{record['split']} {record['data_sha256']}"
             for record in self._analysis.results.evaluation(model)
@@ -85,11 +116,11 @@ class Question:
         """
         if part not in PARTS:
             raise NotFound(f"wanted a part of a gap ({', '.join(PARTS)}), got {part!r}.")
-        return self._store.read(self.card["model"], self.key, part)
+        return self._store.read(self.card["model"], self.key(part), part)
 
     def rows_of(self, part: str) -> pa.Table | None:
         """Return the rows that a part keeps beside its answer, None where there are none."""
-        return self._store.read_table(self.card["model"], self.key, part)
+        return self._store.read_table(self.card["model"], self.key(part), part)
 
     def answer(self, part: str) -> PartOut | None:
         """Return one part where it was computed, else None."""
@@ -121,13 +152,14 @@ class Question:
             began = now()
             found = PARTS[name].compute(inputs, part_of(progress, *steps, prefix=f"{name}: "))
             for beside, table in inputs.beside.items():  # before the answer that leads to them
-                self._store.write_table(self.card["model"], self.key, beside, table)
+                self._store.write_table(self.card["model"], self.key(name), beside, table)
             inputs.beside.clear()
             self._keep(name, found, (now() - began).total_seconds())
 
     def masked(self, mask_id: str) -> bytes | None:
         """JSON of what leaving out a set of features does, where it was computed, else None."""
-        return self._store.read(self.card["model"], self.key, f"mask-{mask_id}")
+        name = _MASK + mask_id
+        return self._store.read(self.card["model"], self.key(name), name)
 
     def check_mask(self, names: Sequence[str]) -> None:
         """Refuse features that cannot be left out, before they are queued.
@@ -162,18 +194,20 @@ class Question:
         found = mask.compute(
             inputs, names, self._analysis.resources, part_of(progress, 0.1, 1.0, prefix="mask: ")
         )
-        self._keep(f"mask-{mask_id}", found, (now() - began).total_seconds())
+        self._keep(_MASK + mask_id, found, (now() - began).total_seconds())
 
     def _inputs(self, progress: Progress) -> Inputs:
         """Score what is not scored, sweep what is outdated, and lay out what explainers read."""
         analysis, model = self._analysis, self.card["model"]
+        present = {self.key(name) for name in (*PARTS, *_FURTHER, _MASK)}
         analysis.evaluate(model, progress=progress)
-        self._store.sweep(model, {self.key, *self._of_other_pairs()})
+        self._store.sweep(model, present | self._of_other_pairs())
         return Inputs(analysis.database, analysis.results, self.card, self.reference, self.target)
 
     def _keep(self, name: str, found: PartOut, seconds: float) -> None:
         found = found.model_copy(update={"seconds_s": round(seconds, 3)})
-        self._store.write(self.card["model"], self.key, name, found.model_dump_json().encode())
+        answer = found.model_dump_json().encode()
+        self._store.write(self.card["model"], self.key(name), name, answer)
 
     def _of_other_pairs(self) -> set[str]:
         """Keys of questions with other ends, whatever their state."""

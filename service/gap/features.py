@@ -524,9 +524,10 @@ def _scatter(answer: FeaturesOut) -> dict[str, Any]:
         for row in _rows(answer)
     ]
     return charts.scatter(
-        rows, x="shift", y="head_weight", mark="significant",
-        title="Features: shift within classes and weight in the head (marked: p < .05, adjusted)",
-        x_title="shift within classes (sd, target − reference)", y_title="weight in the head",
+        rows, x="shift", y="head_weight", mark="significant", marked="p < .05, adjusted",
+        title="Features: how far each moved within classes, and how much the head leans on it",
+        x_title=f"shift within classes: {answer.target} − {answer.reference}, standard deviations",
+        y_title="weight in the head, scores a train standard deviation",
         tooltip=["name", "relevance"],
     )  # fmt: skip
 
@@ -541,10 +542,11 @@ def _margin_chart(answer: FeaturesOut) -> dict[str, Any]:
             _line(row, row.mean_margin) | {"hard": row.hard_margin and row.hard_margin.estimate}
             for row in known[:_CHARTED]
         ],
-        title="Features' terms in the difference of margins: dot = C with 95 % interval, tick = D",
-        x_title="scores (reference − target)",
+        title="Features that change the margin of the true class: over the mean of the others "
+        "(dot), over the best other (tick)",
+        x_title=f"margin lost from {answer.reference} to {answer.target}, scores (95 % interval)",
         tick="hard",
-        as_percent=False,
+        unit="number",
         tooltip=["p_value"],
     )
 
@@ -560,10 +562,11 @@ def _separation_chart(answer: FeaturesOut) -> dict[str, Any]:
         for row in _rows(answer)
     ]
     return charts.scatter(
-        rows, x="reference", y="target", mark="significant", diagonal=True,
-        title="How well each feature separates the classes (marked: p < .05, adjusted)",
-        x_title=f"share of variance between classes, {answer.reference} (ω²)",
-        y_title=f"the same, {answer.target}",
+        rows, x="reference", y="target", mark="significant", marked="p < .05, adjusted",
+        diagonal=True,
+        title="How well each feature separates the classes; dashed: the same on both splits",
+        x_title=f"share of its variance between classes on {answer.reference} (ω²)",
+        y_title=f"share of its variance between classes on {answer.target} (ω²)",
     )  # fmt: skip
 
 
@@ -572,8 +575,9 @@ def _masking_chart(answer: FeaturesOut) -> dict[str, Any]:
     tried.sort(key=lambda row: -abs(row.accuracy_lost_difference.estimate or 0.0))  # type: ignore[union-attr]
     return charts.forest(
         [_line(row, row.accuracy_lost_difference) for row in tried[:_CHARTED]],
-        title="Accuracy lost without a feature: reference minus target",
-        x_title="points of accuracy",
+        title="Features left out one at a time: how much more accuracy that costs on "
+        f"{answer.reference} than on {answer.target}",
+        x_title="points of accuracy (95 % interval)",
         tooltip=["p_value"],
     )
 

@@ -13,7 +13,7 @@ from service.gap.labels import LabelsOut
 from service.gap.leaks import LeaksOut
 from service.gap.ledger import LedgerOut
 from service.gap.line import LineOut
-from service.gap.overlap import DisdeOut
+from service.gap.overlap import ALL, DisdeOut
 from service.gap.slices import SlicesOut
 from service.schemas import Answer, EstimateOut, GapOut, PartOut
 from service.sentences import points
@@ -139,7 +139,7 @@ def _of_ledger(part: PartOut) -> Iterator[FindingOut]:
         caveat = (
             f"weak overlap: re-weighting leaves {share} of the reference's images"
             if weak
-            else f"if {term.assumptions}"
+            else f"this holds if {term.assumptions}"
         )
         yield _finding("ledger", term.name, term.estimate, low, high, sentence, caveat)
 
@@ -192,8 +192,8 @@ def _of_difficulty(part: PartOut) -> Iterator[FindingOut]:
     if _is_told(increase):
         yield _finding(
             "difficulty", "confidence", increase.estimate, increase.low, increase.high,
-            f"The model is {_signed(increase.estimate)} points more sure than right on "
-            f"{part.target}, compared with {part.reference}{_span(increase.low, increase.high)}.",
+            f"Confidence minus accuracy is {_signed(increase.estimate)} points larger on "
+            f"{part.target} than on {part.reference}{_span(increase.low, increase.high)}.",
             "it does not see the whole of the difficulty: its confidence falls less than its "
             "accuracy" if (increase.estimate or 0) > 0 else "its confidence falls more than its "
             "accuracy",
@@ -258,8 +258,10 @@ def _of_overlap(part: PartOut) -> Iterator[FindingOut]:
                 yield _finding(
                     "overlap", "kinds of images", value.estimate, value.low, value.high,
                     f"{_signed(value.estimate)} points of the gap{_span(value.low, value.high)} "
-                    f"go with kinds of images that {part.reference} hardly has (by {one.z}).",
-                    "; ".join(one.warnings) or "as far as this classifier of the splits sees",
+                    f"go with kinds of images that {part.reference} hardly has, told apart by "
+                    f"{'all that is known of them' if one.z == ALL else one.z}.",
+                    "; ".join(one.warnings)
+                    or "as far as a classifier that tells the splits apart by these can see",
                 )  # fmt: skip
 
 

@@ -46,8 +46,8 @@ def groups_of(inputs: Inputs) -> tuple[list[Group], list[str]]:
             Group(
                 DIFFICULTY,
                 np.concatenate([side.columns() for side in inputs.covariates.pair]),
-                "images of which the model is equally sure are equally hard on both splits; it "
-                "sees only the difficulty that it knows of",
+                "images of which the model is equally sure are equally hard on both splits; "
+                "difficulty that its scores do not show is not in it",
             )
         )
     if inputs.components is not None:

@@ -20,6 +20,7 @@ from models.gap.labels import (
     label_quality,
 )
 from service import charts
+from service.errors import NothingToDraw
 from service.gap.inputs import Annotation, Inputs, Sides
 from service.gap.part import Part
 from service.schemas import Answer, EstimateOut, PartOut
@@ -364,10 +365,12 @@ def _chart(answer: LabelsOut) -> dict[str, Any]:
             }
             for what, value in [*drawn, ("gap", opinion.gap_gone)]
         ]
+    if not rows:
+        raise NothingToDraw(f"wanted a chart of labels of {answer.model!r}, but {answer.reason}.")
     return charts.forest(
         rows,
         title="What disappears by second opinions on the labels, with 95 % intervals",
-        x_title="points that disappear",
+        x_title="points that disappear (95 % interval)",
     )
 
 

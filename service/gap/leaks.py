@@ -372,8 +372,8 @@ def _chart(answer: LeaksOut) -> dict[str, Any]:
     ]
     return charts.forest(
         rows,
-        title="The gap with and without images that stand twice, with 95 % intervals",
-        x_title="gap, points",
+        title="The gap with and without images that stand twice (dashed: with all)",
+        x_title="gap, points (95 % interval)",
         also=answer.everything.gap.estimate,
     )
 

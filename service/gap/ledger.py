@@ -135,8 +135,8 @@ def _chart(answer: LedgerOut) -> dict[str, Any]:
     ]
     return charts.forest(
         rows,
-        title="The gap and its terms: dot = term with 95 % interval, tick = alone",
-        x_title="points of the gap",
+        title="The terms that sum to the gap (dashed); tick: what a term explains by itself",
+        x_title="points of the gap (95 % interval)",
         tick="alone",
         tooltip=["verdict"],
         also=answer.gap.estimate,

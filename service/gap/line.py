@@ -30,6 +30,10 @@ from service.sentences import points
 from service.terminal import Progress
 
 HERE, ALL = "models here", "all of them"
+_TICKS = (
+    *(0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.88, 0.9, 0.91, 0.92),
+    *(0.93, 0.94, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995, 0.998, 0.999),
+)  # accuracies that an axis may name
 _NO_LINE = (
     f"fewer than {LEAST_ROWS} other models with an accuracy on both splits are known. Evaluate "
     "more models here, or attach published ones: gapscope add-line FILE --name NAME"
@@ -340,10 +344,13 @@ def _chart(answer: LineOut) -> dict[str, Any]:
         rows,
         x="reference_probit",
         y="target_probit",
-        title=f"Accuracy on {answer.target} over accuracy on {answer.reference}, probit axes",
-        x_title=f"{answer.reference}, probit of accuracy",
-        y_title=f"{answer.target}, probit of accuracy",
+        title=f"Accuracy on {answer.target} over accuracy on {answer.reference}, on probit axes; "
+        "dashed: the same on both",
+        x_title=f"accuracy on {answer.reference}",
+        y_title=f"accuracy on {answer.target}",
         mark="is_this_model",
+        marked="this model",
+        ticks={float(on_axis(np.array([at]))[0]): f"{100 * at:g}%" for at in _TICKS},
         ends=[point.model_dump() for point in answer.ends],
         diagonal=True,
         tooltip=["name", "source", "reference_accuracy", "target_accuracy"],
@@ -352,5 +359,5 @@ def _chart(answer: LineOut) -> dict[str, Any]:
 
 PART = Part(
     "line", "where the model stands among other models of its accuracy", LineOut, compute,
-    {"line": _chart},
+    {"line": _chart}, reads=("models", "lines"),
 )  # fmt: skip

@@ -154,8 +154,8 @@ def _chart(answer: DisdeOut) -> dict[str, Any]:
     ]
     return charts.forest(
         rows,
-        title="The gap in three terms, for what images are compared by (95 % intervals)",
-        x_title="points of the gap",
+        title="The gap (dashed) in three terms, for each z: what images are compared by",
+        x_title="points of the gap (95 % interval)",
         tooltip=["verdict"],
         also=answer.gap.estimate,
     )

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from service.gap.inputs import Inputs
 from service.schemas import PartOut
 from service.terminal import Progress
 
 A = TypeVar("A", bound=PartOut)
+Reads = Literal["models", "lines", "neighbours"]
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,10 @@ class Part(Generic[A]):
     compute : makes it
     charts : Vega-Lite specs made of an answer, by name; the one of the part's own name is shown
         first
+    reads : what it reads beside the model itself, the data and what is attached to them: other
+        models and what they predict, stored lines, or nearest train rows where a search that
+        takes minutes found them. An answer is outdated when any of that changes, so that what is
+        not named here leaves it as it is
     """
 
     name: str
@@ -30,3 +35,4 @@ class Part(Generic[A]):
     answer: type[A]
     compute: Callable[[Inputs, Progress], A]
     charts: Mapping[str, Callable[[A], dict[str, Any]]] = field(default_factory=dict)
+    reads: tuple[Reads, ...] = ()

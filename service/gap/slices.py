@@ -336,11 +336,12 @@ def _chart(answer: SlicesOut) -> dict[str, Any]:
             "q_value": one.q_value,
         }
         for one in [*(answer.slices or []), *(answer.clusters or [])]
+        if one.gap.estimate is not None
     ]
     return charts.forest(
         rows,
         title="Gap of each slice and cluster of images (dashed: the gap of all)",
-        x_title="gap (95 % interval)",
+        x_title=f"gap: {answer.reference} − {answer.target}, points (95 % interval)",
         also=answer.gap.estimate,
         tooltip=["description", "q_value"],
     )

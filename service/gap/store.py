@@ -3,8 +3,9 @@
     results/<model>/gap/<key>/<part>.json
     results/<model>/gap/<key>/<part>.parquet    rows that a part answers further questions from
 
-The key says which question and which state of the data: another state is another key, and what is
-kept of older ones is swept when a new answer is stored.
+The key says which question and which state of the data and of what else a part reads: another state
+is another key, and what is kept of older ones is swept when a new answer is stored. Parts that read
+the same share a key.
 """
 
 import hashlib
@@ -20,7 +21,7 @@ import pyarrow.parquet as pq
 
 from etl.database import RESULTS
 
-FORMAT = 1  # raise it whenever an explainer's numbers or answers change
+FORMAT = 2  # raise it whenever an explainer's numbers or answers change
 _FOLDER = "gap"
 
 

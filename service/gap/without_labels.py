@@ -208,11 +208,12 @@ def _chart(answer: WithoutLabelsOut) -> dict[str, Any]:
         x_title="accuracy (95 % interval)",
         tooltip=["verdict"],
         also=answer.target_accuracy.estimate,
+        unit="share",
         from_zero=False,
     )
 
 
 PART = Part(
     "without_labels", "the target's accuracy foretold without its labels, beside the true one",
-    WithoutLabelsOut, compute, {"without_labels": _chart},
+    WithoutLabelsOut, compute, {"without_labels": _chart}, reads=("models", "lines"),
 )  # fmt: skip

@@ -34,7 +34,7 @@ from service.errors import (
     ReadsTestInputs,
 )
 from service.evaluations import SEED
-from service.gap.explaining import Question
+from service.gap.explaining import SUGGESTIONS, Question
 from service.gap.inputs import Inputs, Sides, explore_and_confirm
 from service.gap.store import Store
 from service.hypotheses.registry import Registry, result_content
@@ -52,7 +52,6 @@ if TYPE_CHECKING:
     from service.analysis import Analysis
 
 _SAMPLE_ROWS = 20_000  # of the train rows, for clusters
-_SUGGESTIONS = "suggestions"
 _OF_INFORMED = f" ({INFORMED})"
 
 
@@ -209,7 +208,7 @@ class Hypotheses:
             question.target,
         )
         found = suggest(self, inputs, progress=part_of(progress, 0.1, 1.0))
-        Store(analysis.data).write(model, key, _SUGGESTIONS, found.model_dump_json().encode())
+        Store(analysis.data).write(model, key, SUGGESTIONS, found.model_dump_json().encode())
         return found
 
     def suggested(self, asked: SuggestIn) -> SuggestionsOut | None:
@@ -220,7 +219,7 @@ class Hypotheses:
         NotFound, NotATest, ImportedModel
         """
         question, key = self._question(asked)
-        found = Store(self._analysis.data).read(question.card["model"], key, _SUGGESTIONS)
+        found = Store(self._analysis.data).read(question.card["model"], key, SUGGESTIONS)
         return None if found is None else SuggestionsOut.model_validate_json(found)
 
     def _question(self, asked: SuggestIn) -> tuple[Question, str]:
@@ -229,7 +228,7 @@ class Hypotheses:
             raise ImportedModel(
                 f"wanted a model whose features are here, got one of which {NO_FEATURES}."
             )
-        return question, question.key
+        return question, question.key(SUGGESTIONS)
 
     def _check_fits(self, card: Mapping[str, Any], recipe: Mapping[str, Any], use: str) -> None:
         """Refuse a recipe that cannot be made of this baseline, or whose score is known."""

@@ -1,16 +1,27 @@
 """Every part of /gap answers, is kept, and is drawn from its own numbers."""
 
 import json
+import re
 import shutil
+from pathlib import Path
+from typing import get_args
 
 import pytest
 from fastapi.testclient import TestClient
+from pydantic import BaseModel
 
 from etl import load
+from service import charts
 from service.analysis import Analysis
 from service.app import create_app
-from service.gap import PARTS
+from service.gap import PARTS, difficulty
+from service.gap.inputs import Inputs
+from service.lines import Lines
+from service.results import Results
+from service.schemas import EstimateOut
 from service.settings import Settings
+
+README = (Path(__file__).parent.parent.parent / "README.md").read_text(encoding="utf-8")
 
 
 def flat(answer):
@@ -41,6 +52,26 @@ def test_a_part_answers_and_its_charts_show_its_numbers(client, part):
         assert drawn <= numbers, f"{name} shows numbers that {part} has not"
         svg = client.get(f"/gap/logistic/chart/{name}?format=svg")
         assert svg.text.startswith("<svg")
+
+
+def numbers_of(kind):
+    """Names of the fields of an answer that hold numbers with a fraction, however deep."""
+    found = {name for inner in get_args(kind) for name in numbers_of(inner)}
+    if kind is not EstimateOut and isinstance(kind, type) and issubclass(kind, BaseModel):
+        for name, field in kind.model_fields.items():
+            inner = str(field.annotation)
+            found |= {name} if "float" in inner or "EstimateOut" in inner else set()
+            found |= numbers_of(field.annotation)
+    return found
+
+
+@pytest.mark.parametrize("part", list(PARTS))
+def test_the_readme_says_what_each_number_means(part):
+    section = README.split("## What each number means")[1].split("\n## ")[0]
+    # what says nothing without the name of what it stands in
+    plain = {"low", "high", "reference", "target", "value", "annotations", "seconds_s"}
+    named = numbers_of(PARTS[part].answer) - plain
+    assert {name for name in named if f"`{name}`" not in section} == set()
 
 
 def test_an_answer_is_kept_and_found_again(client):
@@ -105,7 +136,88 @@ def test_the_classes_answer_has_what_the_gap_has(client):
     assert "one split alone" in absent["verdict"]
 
 
-def test_difficulty_knows_the_distance_to_train(client):
+def test_difficulty_knows_where_images_lie_among_the_train_rows(client):
     found = client.get("/gap/logistic/difficulty").json()
     names = [one["name"] for one in found["covariates"]]
-    assert names[:5] == ["confidence", "margin", "entropy", "norm", "distance to train"]
+    assert names[:5] == [*("confidence", "margin", "entropy", "norm"), "similarity to a class mean"]
+    assert names[5] == "distance to train"
+    assert found["left_out"][0] == "hubness: 48 train rows, and 100 are wanted"
+    for one in found["covariates"]:
+        assert one["difference"]["low"] < one["difference"]["estimate"] < one["difference"]["high"]
+
+
+def kept(data, model="logistic"):
+    """What is kept of each part: content and time of writing."""
+    files = (data / "results" / model / "gap").glob("*/*.json")
+    return {file.stem: (file.read_bytes(), file.stat().st_mtime_ns) for file in files}
+
+
+def test_another_model_outdates_only_the_parts_that_read_other_models(toy_data, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(toy_data, data, ignore=shutil.ignore_patterns("gap"))
+    wanted = ("line", "without_labels", "difficulty", "classes", "ledger")
+    with TestClient(create_app(Settings(data=data), with_worker=False)) as client:
+        for part in wanted:
+            assert client.get(f"/gap/logistic/{part}").status_code == 200
+        before = kept(data)
+        analysis = Analysis(data)
+        analysis.train(model="lda", backbone="toy", head="lda", params={}, seed=0)
+        analysis.evaluate("lda")
+        assert "lda" in {one["name"] for one in client.get("/gap/logistic/line").json()["models"]}
+        for part in wanted[1:]:
+            client.get(f"/gap/logistic/{part}")
+    after = kept(data)
+    assert set(after) == set(before) == set(wanted)  # each once: what was outdated is swept
+    for part in wanted:
+        assert (after[part] == before[part]) == ("models" not in PARTS[part].reads), part
+
+
+def test_a_part_reads_what_it_declares_and_nothing_else(toy_data, tmp_path, monkeypatch):
+    data = tmp_path / "data"
+    shutil.copytree(toy_data, data, ignore=shutil.ignore_patterns("gap"))
+    analysis, read = Analysis(data), set()
+    analysis.evaluate("logistic")
+    card = analysis.results.card("logistic")
+
+    def noted(owner, name, kind):
+        found = getattr(owner, name)
+
+        def call(*arguments):
+            read.add(kind)
+            return found(*arguments)
+
+        monkeypatch.setattr(owner, name, call)
+
+    noted(Results, "models", "models")
+    noted(Lines, "between", "lines")
+    noted(difficulty, "is_at_hand", "neighbours")
+    for part in PARTS.values():
+        read.clear()
+        inputs = Inputs(analysis.database, analysis.results, card, "val", "v2")
+        part.compute(inputs, lambda _share, _message: None)
+        assert read == set(part.reads), part.name
+
+
+def test_charts_are_read_without_knowing_their_fields(client):
+    drawn = {
+        name: client.get(f"/gap/logistic/chart/{name}?format=svg").text
+        for name in ("ledger", "class_scatter", "line", "reliability", "without_labels")
+    }
+    assert ">points of the gap (95 % interval)</text>" in drawn["ledger"]
+    assert "%</text>" not in drawn["ledger"]  # points have no percent sign
+    for name, words in (("class_scatter", "differs between the splits"), ("line", "this model")):
+        assert words in drawn[name]
+        assert ">others</text>" in drawn[name]
+        assert ">true</text>" not in drawn[name]
+    assert ">logistic</text>" in drawn["line"]  # few points are all named
+    assert re.search(r">\d+%</text>", drawn["line"])  # accuracies, not their probits
+    assert ">50%</text>" in drawn["reliability"]
+    assert re.search(r">\d+%</text>", drawn["without_labels"])
+    nothing = client.get("/gap/logistic/chart/labels")
+    assert nothing.json()["code"] == "nothing_to_draw"
+
+
+def test_a_chart_says_what_it_does_not_show():
+    rows = [{"name": str(i), "estimate": 0.1, "low": 0.0, "high": 0.2} for i in range(50)]
+    made = charts.forest(rows, title="Gaps", x_title="points")
+    assert made["title"]["text"] == "Gaps; the first 40 of 50"

@@ -4,7 +4,6 @@ import io
 import json
 import re
 import shutil
-from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -26,14 +25,11 @@ from service.settings import Settings
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory):
-    data = tmp_path_factory.mktemp("demo") / "data"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GAP_DATA", str(data))
-        with redirect_stdout(io.StringIO()) as said:
-            assert cli.main(["load", "--demo-if-empty"]) == 0
-    assert "note:" not in said.getvalue()
-    return data
+def demo(tmp_path_factory, demo_as_loaded):
+    said = demo_as_loaded.with_name("demo-as-loaded.txt").read_text(encoding="utf-8")
+    assert "gap of pixels" in said
+    assert "note:" not in said
+    return shutil.copytree(demo_as_loaded, tmp_path_factory.mktemp("demo") / "data")
 
 
 @pytest.fixture
@@ -179,6 +175,9 @@ def test_the_command_line_says_what_the_service_says(run, demo):
     assert "5-fold" in said
     assert "splits" in run("evaluate", "r", "--json")
     assert Analysis(demo).gap("r").summary
+    explained = run("gap", "r")
+    assert "alone: what a term explains by itself" in explained
+    assert ("underpowered\n" in explained) == ("Underpowered: too few images" in explained)
 
 
 @pytest.mark.parametrize("model", ["pixels-logistic", "tf_efficientnet_lite0-logistic"])

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from service import cli
 from tests.e2e.server import GAPSCOPE, environment, serving
 
 README = (Path(__file__).resolve().parent.parent.parent / "README.md").read_text(encoding="utf-8")
@@ -35,10 +34,8 @@ def answers_in(text):
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl on this machine")
-def test_train_evaluate_gap_by_curl_as_the_readme_prints_them(tmp_path, monkeypatch):
-    data = tmp_path / "data"
-    monkeypatch.setenv("GAP_DATA", str(data))
-    assert cli.main(["load", "--demo-if-empty"]) == 0
+def test_train_evaluate_gap_by_curl_as_the_readme_prints_them(tmp_path, demo_as_loaded):
+    data = shutil.copytree(demo_as_loaded, tmp_path / "data")
     calls, commands = blocks("Train, evaluate, explain")
     with serving(data) as (client, _):
         script = calls.replace("http://127.0.0.1:8000", str(client.base_url).rstrip("/"))

@@ -32,7 +32,7 @@ def features(tmp_path_factory):
     folder = tmp_path_factory.mktemp("training")
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(20, 80)) * 0.3
-    for split, n in (("train", 3000), ("val", 100), ("v2", 100)):
+    for split, n in (("train", 1500), ("val", 100), ("v2", 100)):
         labels = np.arange(n) % 20
         rows = (centres[labels] + rng.normal(size=(n, 80))).astype(np.float32)
         paths = [f"{split}/{i}.png" for i in range(n)]

@@ -5,6 +5,7 @@ from scipy.special import expit, logit
 from scipy.stats import betabinom
 from statsmodels.stats.multitest import multipletests
 
+from models.gap import classes
 from models.gap.classes import class_counts, class_gaps, fit_class_model
 from models.gap.difference import label_shift, newcombe
 from models.gap.excess import benjamini_hochberg, excess_p_values
@@ -172,3 +173,22 @@ def test_a_common_gap_is_free_of_the_class_mix():
     assert whole.high < 0
     assert label_shift(k1, n1, n2) == pytest.approx(whole.estimate)
     assert label_shift(np.array([1, 0]), np.array([2, 0]), np.array([1, 1])) is None
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_curvature_with_unequal_halves_is_still_a_spread(monkeypatch):
+    found_by = classes.minimize
+
+    def lopsided(*arguments, **options):
+        found = found_by(*arguments, **options)
+        if options.get("method") == "BFGS":
+            found.hess_inv = found.hess_inv + np.array([[0, 1e-4], [-1e-4, 0]])
+        return found
+
+    ten = np.full(4, 10)
+    args = (np.arange(4), np.array([9, 7, 8, 5]), ten, np.array([8, 7, 5, 5]), ten)
+    wanted, _ = class_gaps(*args, seed=0)
+    monkeypatch.setattr(classes, "minimize", lopsided)
+    gaps, _ = class_gaps(*args, seed=0)
+    for one, other in zip(gaps, wanted, strict=True):
+        assert one.shrunken.low == pytest.approx(other.shrunken.low, abs=1e-6)

@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 
 from etl import load
 from etl.database import attach
-from service import cli, demo
+from service import cli
 from service.analysis import Analysis
 from service.app import create_app
 from service.errors import (
@@ -22,7 +22,7 @@ from service.errors import (
     SealWanted,
 )
 from service.looks import Look, Looks
-from service.sealing import seal
+from service.sealing import evaluate_sealed, seal
 from service.seals import Seals
 from service.settings import Settings
 from tests.contract.test_charts import rows_of
@@ -231,7 +231,7 @@ def test_strict_wants_a_seal_before_labels(data):
 
 def test_the_demo_seals_where_seals_are_demanded(data):
     for strict, model in ((True, "a"), (False, "b")):
-        demo._evaluate(Analysis(data, strict=strict), model)
+        evaluate_sealed(Analysis(data, strict=strict), model)
     assert [(one.model, one.not_opened) for one in Seals(data).all().seals] == [("a", None)]
     assert Analysis(data).results.evaluation("b")
 

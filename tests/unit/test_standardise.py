@@ -165,3 +165,21 @@ def test_real_models_of_imagenet(model, share, low, high):
     # the published range has other bins at its lower end; each interval holds "all of it"
     assert 0.92 <= circular.share.estimate <= 1.05
     assert circular.share.low < 1 < circular.share.high
+
+
+def test_the_difference_is_that_of_the_means_where_values_are_known():
+    first, second = world()
+    drawn = replicates(first[0], second[0], seed=0, m=200)
+    z1, z2 = 1e4 + first[2], 1e4 + second[2]
+    z1[:50] = np.nan
+    kinds = Covariate("kind", first[0] % 2.0, second[0] % 2.0, ["a", "b"])
+    absent = Covariate("absent", np.full(len(z1), np.nan), z2)
+    found, kind, nothing = standardise(
+        first[1], second[1], [Covariate("z", z1, z2), kinds, absent], drawn
+    )
+    difference = found.difference
+    assert difference.estimate == pytest.approx(np.nanmean(z1) - z2.mean(), abs=1e-9)
+    spread = np.sqrt(np.nanvar(z1) / 550 + z2.var() / 300)
+    assert difference.high - difference.low == pytest.approx(2 * 1.96 * spread, rel=0.15)
+    assert (kind.difference.estimate, nothing.difference.estimate) == (None, None)
+    assert kind.difference.reason == "categories have no mean"
