@@ -13,7 +13,6 @@ from models.gap.standardise import Covariate, Standardised, standardise
 from service import charts
 from service.gap.inputs import Inputs, Sides
 from service.gap.part import Part
-from service.neighbours import Rows, is_kept, to_train
 from service.schemas import Answer, EstimateOut, PartOut
 from service.sentences import points
 from service.terminal import Progress, part_of
@@ -177,20 +176,14 @@ def _distance_to_train(inputs: Inputs, progress: Progress) -> tuple[_Found, list
     if "train" not in roles:
         return [], [f"{DISTANCE}: no train rows are loaded"]
     n, d = (sum(len(side) for side in inputs.features.pair), inputs.features.reference.shape[1])
-    known = is_kept(inputs.database, inputs.backbone, inputs.splits.pair)
-    if not known and roles["train"] * n * d > _CHEAP:
+    if not inputs.is_near_train_kept() and roles["train"] * n * d > _CHEAP:
         return [], [
             f"{DISTANCE}: the search in {roles['train']:,} train rows takes minutes, and is made "
             "for leaks alone"
         ]
-    sides = (
-        Rows(split, paths, features)
-        for split, paths, features in zip(
-            inputs.splits.pair, inputs.paths.pair, inputs.features.pair, strict=True
-        )
-    )
-    _, found = to_train(inputs.database, inputs.backbone, tuple(sides), progress=progress)
-    tenth = [side.found.distance[:, min(10, side.found.distance.shape[1]) - 1] for side in found]
+    _, near = inputs.near_train(progress)
+    distances = [side.found.distance for side in near.pair]
+    tenth = [one[:, min(10, one.shape[1]) - 1] for one in distances]
     first, second = (np.where(np.isfinite(one), one, np.nan) for one in tenth)
     return [(Covariate(DISTANCE, first, second), "model", False)], []
 

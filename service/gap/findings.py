@@ -1,10 +1,14 @@
 """The strongest findings of all parts in sentences, and what these data cannot tell."""
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
+import numpy as np
 from pydantic import Field
+from scipy.stats import norm
 
+from models.estimate import Z
+from models.gap.excess import holm
 from service.gap import PARTS
 from service.gap.classes import ClassesOut
 from service.gap.difficulty import DifficultyOut
@@ -18,6 +22,7 @@ from service.gap.slices import SlicesOut
 from service.schemas import Answer, EstimateOut, GapOut, PartOut
 from service.sentences import points
 
+T = TypeVar("T")
 N_FINDINGS = 5
 _Q = 0.05
 _NAMED = 3
@@ -125,7 +130,7 @@ def _none(_part: PartOut) -> Iterator[FindingOut]:
 
 def _of_ledger(part: PartOut) -> Iterator[FindingOut]:
     assert isinstance(part, LedgerOut)
-    for term in part.terms:
+    for term in _told_of_all(part.terms, lambda term: term):
         if term.verdict != "supported" or term.estimate is None:
             continue
         low, high = term.low, term.high
@@ -146,7 +151,9 @@ def _of_ledger(part: PartOut) -> Iterator[FindingOut]:
 
 def _of_classes(part: PartOut) -> Iterator[FindingOut]:
     assert isinstance(part, ClassesOut)
-    told = [c for c in part.classes if c.q_common_gap is not None and c.q_common_gap <= _Q]
+    # classes, superclasses and pairs are three lists, each of which may hold a false name
+    q = _Q / (1 + bool(part.superclasses) + bool(part.confusions.pairs))
+    told = [c for c in part.classes if c.q_common_gap is not None and c.q_common_gap <= q]
     total = sum(c.n_target for c in part.classes)
     for more in (True, False):
         some = [c for c in told if ((c.excess or 0) > 0) == more]
@@ -159,21 +166,21 @@ def _of_classes(part: PartOut) -> Iterator[FindingOut]:
             "classes", f"classes that lose {word}", size, None, None,
             f"{names} {'lose' if len(some) > 1 else 'loses'} {word} than the other classes: "
             f"together {_signed(size)} points of the gap beyond their part of it.",
-            f"classes are named by a test at q {_Q:g} over {len(part.classes):,} classes; the size "
+            f"classes are named by a test at q {q:.2g} over {len(part.classes):,} classes; the size "
             "is that of the chosen ones, and flatters",
         )  # fmt: skip
     for superclass in part.superclasses:
-        if superclass.q_common_gap is not None and superclass.q_common_gap <= _Q:
+        if superclass.q_common_gap is not None and superclass.q_common_gap <= q:
             size = (superclass.excess or 0) * superclass.n_target / total
             gap = superclass.gap
             yield _finding(
                 "classes", superclass.name, size, None, None,
                 f"{superclass.name} has a gap of {_signed(gap.estimate)} points"
                 f"{_span(gap.low, gap.high)}: {_signed(size)} points of the whole beyond its part.",
-                f"named by a test at q {_Q:g} over {len(part.superclasses)} superclasses",
+                f"named by a test at q {q:.2g} over {len(part.superclasses)} superclasses",
             )  # fmt: skip
     for pair in part.confusions.pairs[:1]:
-        if pair.q_value <= _Q:
+        if pair.q_value <= q:
             difference = pair.difference
             size = (difference.estimate or 0) * pair.n_target / total
             yield _finding(
@@ -182,14 +189,16 @@ def _of_classes(part: PartOut) -> Iterator[FindingOut]:
                 f"its images, {pair.share_reference:.0%} on {part.reference}: "
                 f"{_signed(difference.estimate)} points of the class"
                 f"{_span(difference.low, difference.high)}.",
-                f"the clearest of {part.confusions.n_pairs:,} pairs, at q {_Q:g}",
+                f"the clearest of {part.confusions.n_pairs:,} pairs, at q {q:.2g}",
             )  # fmt: skip
 
 
 def _of_difficulty(part: PartOut) -> Iterator[FindingOut]:
     assert isinstance(part, DifficultyOut)
     increase = part.calibration.overconfidence.increase
-    if _is_told(increase):
+    agreement = [c for c in part.covariates if c.kind == "other models"]
+    told = _told_of_all([increase, *(c.explained for c in agreement)], lambda value: value)
+    if increase in told:
         yield _finding(
             "difficulty", "confidence", increase.estimate, increase.low, increase.high,
             f"The model is {_signed(increase.estimate)} points more sure than right on "
@@ -198,9 +207,10 @@ def _of_difficulty(part: PartOut) -> Iterator[FindingOut]:
             "accuracy" if (increase.estimate or 0) > 0 else "its confidence falls more than its "
             "accuracy",
         )  # fmt: skip
-    agreement = [c for c in part.covariates if c.kind == "other models" and _is_told(c.explained)]
     for one in agreement:
         value = one.explained
+        if value not in told:
+            continue
         yield _finding(
             "difficulty", one.name, value.estimate, value.low, value.high,
             f"{_signed(value.estimate)} points of the gap{_span(value.low, value.high)} go with "
@@ -233,8 +243,9 @@ def _of_features(part: PartOut) -> Iterator[FindingOut]:
 
 def _of_slices(part: PartOut) -> Iterator[FindingOut]:
     assert isinstance(part, SlicesOut)
+    q = _Q / max(1, bool(part.clusters) + bool(part.slices))  # two lists
     for kind, slices in (("cluster", part.clusters), ("slice", part.slices)):
-        told = [s for s in slices or [] if s.q_value is not None and s.q_value <= _Q]
+        told = [s for s in slices or [] if s.q_value is not None and s.q_value <= q]
         total = sum(s.n_target for s in slices or []) or 1
         for one in told[:1]:
             size = (one.excess or 0) * one.n_target / total
@@ -245,7 +256,7 @@ def _of_slices(part: PartOut) -> Iterator[FindingOut]:
                 "slices", one.name, size, None, None,
                 f"A group of images ({one.description}) has a gap of "
                 f"{_signed(one.gap.estimate)} points{_span(one.gap.low, one.gap.high)}.",
-                f"the clearest of {len(told)} at q {_Q:g}, {how}",
+                f"the clearest of {len(told)} at q {q:.2g}, {how}",
             )  # fmt: skip
 
 
@@ -290,7 +301,7 @@ def _of_line(part: PartOut) -> Iterator[FindingOut]:
 
 def _of_labels(part: PartOut) -> Iterator[FindingOut]:
     assert isinstance(part, LabelsOut)
-    for one in part.opinions:
+    for one in _told_of_all(part.opinions, lambda one: one.gap_gone):
         gone = one.gap_gone
         if _is_told(gone):
             yield _finding(
@@ -342,6 +353,34 @@ def _finding(
 
 def _is_told(value: EstimateOut) -> bool:
     return value.low is not None and value.high is not None and (value.low > 0 or value.high < 0)
+
+
+class _Interval(Protocol):
+    @property
+    def estimate(self) -> float | None: ...
+    @property
+    def low(self) -> float | None: ...
+    @property
+    def high(self) -> float | None: ...
+
+
+def _told_of_all(some: Sequence[T], value_of: Callable[[T], _Interval]) -> list[T]:
+    """Return those told from 0 though all are looked at: Holm over the normal p-values."""
+    known = []
+    p_values = []
+    for one in some:
+        value = value_of(one)
+        if value.estimate is None or value.low is None or value.high is None:
+            continue
+        error = (value.high - value.low) / (2 * Z)
+        if error > 0:  # else it is exact, and no chance is in it
+            known.append(one)
+            p_values.append(2 * float(norm.sf(abs(value.estimate) / error)))
+        elif value.estimate:
+            known.append(one)
+            p_values.append(0.0)
+    adjusted = holm(np.array(p_values))
+    return [one for one, p in zip(known, adjusted, strict=True) if p <= _Q]
 
 
 def _signed(value: float | None) -> str:
