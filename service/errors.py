@@ -236,6 +236,7 @@ STATUS: dict[type[Exception], int] = {
     ModelExists: 409,
     DataChanged: 409,
     NotReady: 409,
+    TooFewImages: 422,
     TestWasTrained: 409,
     ImportedModel: 409,
     NotTrainedHere: 409,

@@ -32,6 +32,7 @@ OVER = ("interrupted", "failed", "cancelled")  # and not done: may be resumed
 # a training takes the machine for long: explanations have a queue and a worker of their own
 TRAIN, EXPLAIN = "train", "explain"
 MASK = "mask"  # kind of an explanation: the head fitted again without some features
+SELFTEST = "selftest"  # another: how often explanations are wrong
 _IN_LANE = {
     TRAIN: "json_extract(request, '$.explain') is null",
     EXPLAIN: "json_extract(request, '$.explain') is not null",
@@ -88,9 +89,10 @@ class Job:
 
     @property
     def kind(self) -> str:
-        """What it does: train, explain (a part of the answer to why a gap is there) or mask."""
-        if "mask" in self.request:
-            return MASK
+        """What it does: train, explain (all parts of why a gap is there), mask or selftest."""
+        for kind in (MASK, SELFTEST):
+            if kind in self.request:
+                return kind
         return EXPLAIN if "explain" in self.request else TRAIN
 
 
@@ -338,6 +340,7 @@ def work_on(data: Path, n_threads: int | None, parent: int, lane: str = TRAIN) -
 
     from etl.errors import LoadRefused
     from models.errors import ModelError
+    from service import selftest
     from service.analysis import Analysis, resources_of
     from service.errors import ServiceError
     from service.gap.explaining import Question
@@ -359,6 +362,8 @@ def work_on(data: Path, n_threads: int | None, parent: int, lane: str = TRAIN) -
             question = Question(analysis, **request["explain"])
             if "mask" in request:
                 question.mask(request["mask"], progress=while_parent_lives)
+            elif SELFTEST in request:
+                selftest.run(question, **request[SELFTEST], progress=while_parent_lives)
             else:
                 question.compute(progress=while_parent_lives)
         else:

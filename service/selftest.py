@@ -397,7 +397,7 @@ class SelfTest:
         """Return some of the candidates, as many as a selection has, drawn evenly."""
         n = len(candidates)
         place, _ = two_sets(self._labels[candidates], (_TARGET_SHARE, 0.0), largest=(n, n), rng=rng)
-        return candidates[place]
+        return np.asarray(candidates[place])
 
     def _noise(
         self, candidates: np.ndarray, rng: np.random.Generator
@@ -435,7 +435,7 @@ class SelfTest:
         moved = rng.choice(heavy, min(_N_MOVED, max(1, len(heavy) // 2)), replace=False)
 
         def predict(rows: np.ndarray) -> np.ndarray:
-            return head.class_ids[heads.scores(head, rows).argmax(axis=1)]
+            return np.asarray(head.class_ids[heads.scores(head, rows).argmax(axis=1)])
 
         planting = FeatureShift(
             rows, self._labels[rows], features.reference[rows], moved, sd, predict, rng=rng

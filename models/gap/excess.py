@@ -139,7 +139,7 @@ def excess_p_values(
 
 
 def holm(p_values: Float[np.ndarray, " q"]) -> Float[np.ndarray, " q"]:
-    """Adjusted p-values: those up to .05 hold a false one with probability .05 at most.
+    """Return adjusted p-values: those up to .05 hold a false one with probability .05 at most.
 
     Source: S. Holm (1979), Scandinavian Journal of Statistics 6, 65-70.
 

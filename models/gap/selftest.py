@@ -7,7 +7,7 @@ the model's accuracy; the chance of the halving lies on top of it, and is what i
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -43,6 +43,7 @@ class Planted:
     strength: float = 0.0
 
 
+@runtime_checkable
 class Planting(Protocol):
     """A change of the second set that has a strength."""
 

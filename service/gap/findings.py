@@ -12,6 +12,7 @@ from models.gap.excess import holm
 from service.gap import PARTS
 from service.gap.classes import ClassesOut
 from service.gap.difficulty import DifficultyOut
+from service.gap.error_rates import PowerOut, RateOut, SelfTestOut
 from service.gap.features import FeaturesOut
 from service.gap.labels import LabelsOut
 from service.gap.leaks import LeaksOut
@@ -39,6 +40,16 @@ class FindingOut(Answer):
     high: float | None
     sentence: str
     caveat: str
+    false_alarm: RateOut | None = Field(
+        None, description="Of its explainer here, by the last self-test; null without one."
+    )
+    power: list[PowerOut] | None = Field(
+        None, description="How often such a finding comes first where its cause is planted."
+    )
+    trusted: bool | None = Field(
+        None, description="False where more than .05 of its explainer's findings are false here."
+    )
+    trust: str | None = Field(None, description="The same in a sentence.")
 
 
 class ExplainedGapOut(GapOut):
@@ -57,15 +68,20 @@ class Answered(Protocol):
         """Return one part where it was computed, else None."""
 
 
-def explained_gap(answer: GapOut, question: Answered) -> ExplainedGapOut:
-    """Return the answer with what its parts say, as far as they are computed."""
+def explained_gap(
+    answer: GapOut, question: Answered, self_test: SelfTestOut | None = None
+) -> ExplainedGapOut:
+    """Return the answer with what its parts say, as far as they are computed.
+
+    Each finding carries the rates of its explainer where a self-test measured them.
+    """
     found = {name: question.answer(name) for name in PARTS}
     parts = {name: part for name, part in found.items() if part is not None}
     ledger = parts.get("ledger")
     return ExplainedGapOut(
         **dict(answer),
         ledger=ledger if isinstance(ledger, LedgerOut) else None,
-        findings=findings_of(parts),
+        findings=[_rated(one, self_test) for one in findings_of(parts)],
         unknown=unknown_of(parts),
         pending=[name for name in PARTS if name not in parts],
     )
@@ -80,6 +96,21 @@ def findings_of(parts: Mapping[str, PartOut]) -> list[FindingOut]:
     found = [one for name, part in parts.items() for one in _READERS.get(name, _none)(part)]
     told = [one for one in found if one.points >= _WORTH_SAYING]
     return sorted(told, key=lambda one: -one.points)[:N_FINDINGS]
+
+
+def _rated(finding: FindingOut, self_test: SelfTestOut | None) -> FindingOut:
+    of_part = [] if self_test is None else self_test.explainers
+    one = next((one for one in of_part if one.explainer == finding.part), None)
+    if one is None:
+        return finding
+    return finding.model_copy(
+        update={
+            "false_alarm": one.false_alarm,
+            "power": [row for row in one.power if row.finding in (None, finding.name)],
+            "trusted": one.trusted,
+            "trust": one.sentence,
+        }
+    )
 
 
 def unknown_of(parts: Mapping[str, PartOut]) -> list[str]:
@@ -166,8 +197,8 @@ def _of_classes(part: PartOut) -> Iterator[FindingOut]:
             "classes", f"classes that lose {word}", size, None, None,
             f"{names} {'lose' if len(some) > 1 else 'loses'} {word} than the other classes: "
             f"together {_signed(size)} points of the gap beyond their part of it.",
-            f"classes are named by a test at q {q:.2g} over {len(part.classes):,} classes; the size "
-            "is that of the chosen ones, and flatters",
+            f"classes are named by a test at q {q:.2g} over {len(part.classes):,} classes; the "
+            "size is that of the chosen ones, and flatters",
         )  # fmt: skip
     for superclass in part.superclasses:
         if superclass.q_common_gap is not None and superclass.q_common_gap <= q:
