@@ -78,7 +78,7 @@ _Model = Annotated[
 _IMAGES = ("image/jpeg", "image/png", "image/webp")
 _GAP_CHARTS = [*charts.CHARTS, *(name for part in PARTS.values() for name in part.charts)]
 _PIECE_BYTES = 1 << 20
-_Format = Annotated[Literal["json", "html", "svg", "png"], Query()]
+Drawing = Annotated[Literal["json", "html", "svg", "png"], Query()]
 _Split = Annotated[str | None, Query(description="A test split; default: as the load says.")]
 
 
@@ -201,11 +201,11 @@ def training_chart(
     model: _Name,
     name: Annotated[str, Path(examples=["leaderboard"], description="leaderboard, loss")],
     request: Request,
-    format: _Format = "json",  # noqa: A002
+    format: Drawing = "json",  # noqa: A002
 ) -> Response:
     """Draw a training as a Vega-Lite spec, a page, an SVG or a PNG."""
     answer = trainings.answer_of(_analysis(request).results, model, name)
-    return _drawn(charts.training_spec(answer, name), format)
+    return drawn(charts.training_spec(answer, name), format)
 
 
 @router.post("/interpolate", status_code=201, tags=["models"])
@@ -250,9 +250,9 @@ def list_seals(request: Request) -> SealsOut:
 
 
 @router.get("/seals/chart", tags=["analysis"])
-def chart_of_seals(request: Request, format: _Format = "json") -> Response:  # noqa: A002
+def chart_of_seals(request: Request, format: Drawing = "json") -> Response:  # noqa: A002
     """Draw all predictions beside what came: a Vega-Lite spec, a page, an SVG or a PNG."""
-    return _drawn(seals_chart(Seals(_analysis(request).data).all()), format)
+    return drawn(seals_chart(Seals(_analysis(request).data).all()), format)
 
 
 @router.get("/seals/{seal}", tags=["analysis"])
@@ -292,7 +292,7 @@ def chart(
     request: Request,
     reference: _Split = None,
     target: _Split = None,
-    format: _Format = "json",  # noqa: A002
+    format: Drawing = "json",  # noqa: A002
 ) -> Response:
     """Draw the same numbers as a Vega-Lite spec, a page, an SVG or a PNG."""
     if name not in _GAP_CHARTS:
@@ -305,10 +305,11 @@ def chart(
         spec = charts.spec(_analysis(request).gap(model, reference, target), name)
     else:
         spec = part.charts[name](part_answer(request, model, reference, target, part.name))
-    return _drawn(spec, format)
+    return drawn(spec, format)
 
 
-def _drawn(spec: dict[str, Any], format: str) -> Response:  # noqa: A002
+def drawn(spec: dict[str, Any], format: str) -> Response:  # noqa: A002
+    """Answer with a Vega-Lite spec, or a picture of it."""
     if format == "svg":
         return Response(charts.svg(spec), media_type="image/svg+xml")
     if format == "png":

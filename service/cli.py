@@ -185,6 +185,16 @@ def _parser() -> argparse.ArgumentParser:
     gap.add_argument("--json", action="store_true")
     gap.set_defaults(command=_gap, needs=["service.analysis"])
 
+    tried = verbs.add_parser(
+        "selftest", help="how often findings are false here, and what is found"
+    )
+    tried.add_argument("model")
+    tried.add_argument("--reference", metavar="NAME")
+    tried.add_argument("--budget-s", type=float, default=900.0, metavar="S", help="default: 900")
+    tried.add_argument("--seed", type=int, default=0, help="of the sets that are made")
+    tried.add_argument("--json", action="store_true")
+    tried.set_defaults(command=_selftest, needs=["service.selftest", "service.analysis"])
+
     gaps = verbs.add_parser("gaps", help="a model's three gaps, from what is stored")
     gaps.add_argument("model")
     gaps.add_argument("--json", action="store_true")
@@ -402,7 +412,7 @@ def _gap(arguments: argparse.Namespace, settings: "Settings") -> None:
         plain = analysis.gap(*asked, progress=part_of(progress, 0.0, 0.2))
         question = Question(analysis, *asked)
         question.compute(skip=SLOW, progress=part_of(progress, 0.2, 1.0))
-    answer = explained_gap(plain, question)
+    answer = explained_gap(plain, question, question.self_test())
     if arguments.json:
         return _print_json(answer)
     for sentence in answer.summary:
@@ -411,6 +421,8 @@ def _gap(arguments: argparse.Namespace, settings: "Settings") -> None:
         _print_ledger(answer.ledger)
     for finding in answer.findings:
         print(f"\n{finding.sentence}\n  {finding.caveat} (/gap/{answer.model}/{finding.part})")
+        if finding.trust is not None:
+            print(f"  self-test: {finding.trust}")
     print("\nWhat these data cannot tell:")
     for sentence in answer.unknown:
         print(f"- {sentence}")
@@ -455,6 +467,27 @@ def _print_ledger(ledger: "LedgerOut") -> None:
         print(
             "Underpowered: too few images; its interval holds 0 and half of the gap (or a point)."
         )
+
+
+def _selftest(arguments: argparse.Namespace, settings: "Settings") -> None:
+    from service import selftest
+    from service.analysis import Analysis
+    from service.gap.explaining import Question
+    from service.terminal import progress_bar
+
+    question = Question(Analysis(settings.data), arguments.model, arguments.reference, None)
+    with progress_bar(arguments.model) as progress:
+        found = selftest.run(
+            question, budget_s=arguments.budget_s, seed=arguments.seed, progress=progress
+        )
+    if arguments.json:
+        return _print_json(found)
+    for line in selftest.table(found):
+        print(line)
+    print()
+    for sentence in found.summary[-1:]:
+        print(sentence)
+    return None
 
 
 def _gaps(arguments: argparse.Namespace, settings: "Settings") -> None:

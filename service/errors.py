@@ -55,6 +55,12 @@ class NotReady(ServiceError):
     code = "not_ready"
 
 
+class TooFewImages(ServiceError):
+    """A self-test of a set from which no sets can be made."""
+
+    code = "too_few_images"
+
+
 class NothingToLoad(ServiceError):
     """A load without a file, folder or option."""
 
@@ -260,6 +266,7 @@ STATUS: dict[type[Exception], int] = {
     ModelExists: 409,
     DataChanged: 409,
     NotReady: 409,
+    TooFewImages: 422,
     TestWasTrained: 409,
     ImportedModel: 409,
     NotTrainedHere: 409,

@@ -223,7 +223,7 @@ def with_parts(request: Request, answer: GapOut, *, wait: bool) -> ExplainedGapO
                 explained(request, *asked, name, wait=True)
     elif question.stored(next(iter(PARTS))) is None:
         ask_for(request, question)
-    return explained_gap(answer, question)
+    return explained_gap(answer, question, question.self_test())
 
 
 def ask_for(request: Request, question: Question) -> None:

@@ -1,13 +1,12 @@
 """`/hypotheses`: register, test, list, suggest, draw."""
 
 import time
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
-from fastapi.responses import HTMLResponse, JSONResponse
 
 from models.refining.recipes import RECIPES
-from service import charts, page
+from service.api import Drawing, drawn
 from service.errors import NotReady
 from service.gap_routes import accepted
 from service.hypotheses.charts import hypotheses_spec
@@ -62,19 +61,9 @@ def recipes() -> list[RecipeOut]:
 
 
 @router.get("/hypotheses/chart", tags=["hypotheses"])
-def chart(
-    request: Request,
-    format: Annotated[Literal["json", "html", "svg", "png"], Query()] = "json",  # noqa: A002
-) -> Response:
+def chart(request: Request, format: Drawing = "json") -> Response:  # noqa: A002
     """Draw the changes of the gap with their intervals around the band of no effect."""
-    spec = hypotheses_spec(_hypotheses(request).registry.all())
-    if format == "svg":
-        return Response(charts.svg(spec), media_type="image/svg+xml")
-    if format == "png":
-        return Response(charts.png(spec), media_type="image/png")
-    if format == "html":
-        return HTMLResponse(page.chart_page(spec))
-    return JSONResponse(spec)
+    return drawn(hypotheses_spec(_hypotheses(request).registry.all()), format)
 
 
 @router.post(

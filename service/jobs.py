@@ -34,6 +34,7 @@ TRAIN, EXPLAIN = "train", "explain"
 HYPOTHESIS = "hypothesis"  # kind of a training: a refined head, scored once beside its baseline
 SUGGEST = "suggest"  # kind of an explanation: hypotheses from findings on the explore halves
 MASK = "mask"  # kind of an explanation: the head fitted again without some features
+SELFTEST = "selftest"  # another: how often explanations are wrong
 _IN_LANE = {
     TRAIN: "json_extract(request, '$.explain') is null",
     EXPLAIN: "json_extract(request, '$.explain') is not null",
@@ -90,8 +91,8 @@ class Job:
 
     @property
     def kind(self) -> str:
-        """What it does: train, hypothesis, explain (parts of why a gap is there), mask, suggest."""
-        for kind in (MASK, SUGGEST, HYPOTHESIS):
+        """What it does: train, hypothesis, explain, mask, suggest or selftest."""
+        for kind in (MASK, SUGGEST, SELFTEST, HYPOTHESIS):
             if kind in self.request:
                 return kind
         return EXPLAIN if "explain" in self.request else TRAIN
@@ -341,6 +342,7 @@ def work_on(data: Path, n_threads: int | None, parent: int, lane: str = TRAIN) -
 
     from etl.errors import LoadRefused
     from models.errors import ModelError
+    from service import selftest
     from service.analysis import Analysis, resources_of
     from service.errors import ServiceError
     from service.gap.explaining import Question
@@ -371,6 +373,8 @@ def work_on(data: Path, n_threads: int | None, parent: int, lane: str = TRAIN) -
             question = Question(analysis, **request["explain"])
             if "mask" in request:
                 question.mask(request["mask"], progress=while_parent_lives)
+            elif SELFTEST in request:
+                selftest.run(question, **request[SELFTEST], progress=while_parent_lives)
             else:
                 question.compute(progress=while_parent_lives)
         else:

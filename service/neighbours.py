@@ -63,6 +63,15 @@ class TrainNeighbours:
     class_id: np.ndarray
     is_equal: np.ndarray
 
+    def take(self, rows: np.ndarray) -> "TrainNeighbours":
+        """Return those of some of the rows."""
+        return TrainNeighbours(
+            Neighbours(self.found.distance[rows], self.found.place[rows]),
+            self.path.take(pa.array(rows)),
+            self.class_id[rows],
+            self.is_equal[rows],
+        )
+
 
 def to_train(
     database: Database, backbone: str, sides: tuple[Rows, ...], *, progress: Progress

@@ -15,14 +15,19 @@ from service.analysis import Analysis
 from service.errors import NotFound, ServiceError
 from service.gap.explaining import Question
 from service.gap.findings import ExplainedGapOut, explained_gap
-from service.jobs import EXPLAIN, MASK, OPEN, TRAIN, Job
+from service.jobs import EXPLAIN, MASK, OPEN, SELFTEST, TRAIN, Job
 from service.looks import Looks
 
 _HERE = Path(__file__).parent
 _STATIC = {"style.css": "text/css", "page.js": "text/javascript", "vega.js": "text/javascript"}
 _JOBS_SHOWN = 5
 _LOOKS_SHOWN = 10
-_KINDS = {TRAIN: "training of", EXPLAIN: "explanation of", MASK: "fit without some features of"}
+_KINDS = {
+    TRAIN: "training of",
+    EXPLAIN: "explanation of",
+    MASK: "fit without some features of",
+    SELFTEST: "self-test of",
+}
 
 
 def first_page(
@@ -54,7 +59,7 @@ def first_page(
         try:
             plain = analysis.gap(chosen)
             question = Question(analysis, chosen, plain.reference, plain.target)
-            answer = explained_gap(plain, question)
+            answer = explained_gap(plain, question, question.self_test())
             if answer.ledger is None:
                 ask(question)
             gaps = analysis.gaps(chosen)

@@ -93,8 +93,8 @@ class JobOut(Answer):
     """How far a job is."""
 
     job: str
-    kind: Literal["train", "hypothesis", "explain", "mask", "suggest"] = Field(
-        description="train makes the model; explain and mask compute an answer about it."
+    kind: Literal["train", "hypothesis", "explain", "mask", "suggest", "selftest"] = Field(
+        description="train and hypothesis make the model; the others compute an answer about it."
     )
     model: str
     state: Literal["queued", "running", "done", "failed", "cancelling", "cancelled", "interrupted"]
@@ -414,6 +414,19 @@ class EvaluateIn(Request):
 
     model: ModelName
     splits: list[str] | None = Field(None, min_length=1, description="Default: all test splits.")
+
+
+class SelfTestIn(Request):
+    """Try the explainers on sets made of a model's reference, whose gap and its cause are known."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"model": "pixels-logistic"}]}
+    )
+
+    model: ModelName
+    reference: str | None = Field(None, description="A test split; default: as the load says.")
+    budget_s: float = Field(900.0, ge=1, le=86_400, description="Time for it.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Of the sets.")
 
 
 class ScoresOut(Answer):

@@ -138,6 +138,23 @@ def excess_p_values(
     return np.asarray(2 * norm.sf(np.abs(k1 / n1 - k2 / n2 - gap) / spread)).clip(max=1.0)
 
 
+def holm(p_values: Float[np.ndarray, " q"]) -> Float[np.ndarray, " q"]:
+    """Return adjusted p-values: those up to .05 hold a false one with probability .05 at most.
+
+    Source: S. Holm (1979), Scandinavian Journal of Statistics 6, 65-70.
+
+    Examples
+    --------
+    >>> holm(np.array([0.01, 0.04, 0.03])).tolist()
+    [0.03, 0.06, 0.06]
+    """
+    order = np.argsort(p_values, kind="stable")
+    stepped = p_values[order] * np.arange(len(p_values), 0, -1)
+    adjusted = np.empty(len(p_values))
+    adjusted[order] = np.minimum(np.maximum.accumulate(stepped), 1.0)
+    return adjusted
+
+
 def benjamini_hochberg(p: Float[np.ndarray, " k"]) -> Float[np.ndarray, " k"]:
     """Return adjusted p-values: naming those at or below q keeps the share of false names at q.
 

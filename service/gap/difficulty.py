@@ -14,7 +14,6 @@ from models.gap.standardise import Covariate, Standardised, standardise
 from service import charts
 from service.gap.inputs import Inputs, Sides
 from service.gap.part import Part
-from service.neighbours import Rows, is_at_hand, to_train
 from service.schemas import Answer, EstimateOut, PartOut
 from service.sentences import points
 from service.terminal import Progress, part_of
@@ -192,21 +191,15 @@ def _among_train(inputs: Inputs, progress: Progress) -> tuple[_Found, list[str]]
     )
     covariates = [Covariate(SIMILARITY, *similarity.pair)]
     left_out = []
-    if not is_at_hand(inputs.database, inputs.backbone, inputs.splits.pair):
+    if not inputs.has_near_train():
         left_out = [
             f"{name}: the search among {n_train:,} train rows takes minutes, and is made for leaks "
             "alone; once that is done it is known here too"
             for name in (DISTANCE, HUBNESS)
         ]
     else:
-        sides = tuple(
-            Rows(split, paths, features)
-            for split, paths, features in zip(
-                inputs.splits.pair, inputs.paths.pair, inputs.features.pair, strict=True
-            )
-        )
-        sample, found = to_train(inputs.database, inputs.backbone, sides, progress=progress)
-        tenth = [side.found.distance[:, _TENTH - 1] for side in found]
+        sample, found = inputs.near_train(progress)
+        tenth = [side.found.distance[:, _TENTH - 1] for side in found.pair]
         first, second = (np.where(np.isfinite(one), one, np.nan) for one in tenth)
         covariates.append(Covariate(DISTANCE, first, second))
         fewest = _ROWS_A_NEIGHBOUR * sample.place.shape[1]
@@ -214,7 +207,7 @@ def _among_train(inputs: Inputs, progress: Progress) -> tuple[_Found, list[str]]
             left_out.append(f"{HUBNESS}: {n_train:,} train rows, and {fewest} are wanted")
         else:
             of_first, of_second = (
-                hubness(sample.place, side.found.place, n_train=n_train) for side in found
+                hubness(sample.place, side.found.place, n_train=n_train) for side in found.pair
             )
             covariates.append(Covariate(HUBNESS, of_first, of_second))
     return [(one, "model", False) for one in covariates], left_out

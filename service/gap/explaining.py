@@ -9,8 +9,10 @@ import pyarrow as pa
 from service.errors import NotFound
 from service.evaluations import SEED
 from service.gap import PARTS, mask
+from service.gap.error_rates import SelfTestOut, keep, kept, state_key
 from service.gap.inputs import Inputs
 from service.gap.part import Reads
+from service.gap.store import FORMAT as EXPLAINERS
 from service.gap.store import Store, key_of
 from service.importing import splits_imported
 from service.lines import Lines
@@ -146,7 +148,7 @@ class Question:
         wanted = [name for name in names if name not in skip and self.stored(name) is None]
         if not wanted:
             return
-        inputs = self._inputs(part_of(progress, 0.0, 0.1))
+        inputs = self.inputs(part_of(progress, 0.0, 0.1))
         for i, name in enumerate(wanted):
             steps = (0.1 + 0.9 * i / len(wanted), 0.1 + 0.9 * (i + 1) / len(wanted))
             began = now()
@@ -189,14 +191,35 @@ class Question:
         mask_id = mask.mask_id(names)
         if self.masked(mask_id) is not None:
             return
-        inputs = self._inputs(part_of(progress, 0.0, 0.1))
+        inputs = self.inputs(part_of(progress, 0.0, 0.1))
         began = now()
         found = mask.compute(
             inputs, names, self._analysis.resources, part_of(progress, 0.1, 1.0, prefix="mask: ")
         )
         self._keep(_MASK + mask_id, found, (now() - began).total_seconds())
 
-    def _inputs(self, progress: Progress) -> Inputs:
+    def self_test(self) -> SelfTestOut | None:
+        """Return the last self-test on the reference, where it is of this state of the data."""
+        model = self.card["model"]
+        return kept(self._analysis.data, model, self.reference, self._self_test_key())
+
+    def keep_self_test(self, found: SelfTestOut) -> None:
+        """Keep a self-test under the state of the data."""
+        keep(self._analysis.data, self._self_test_key(), found)
+
+    def _self_test_key(self) -> str:
+        """Return the key of what a self-test rests on: no other model, no target but its like."""
+        state = self._state
+        return state_key(
+            {
+                "created_at": state["created_at"],
+                "reference": state["digests"].get(self.reference),
+                "annotations": state["annotations"],
+                "explainers": EXPLAINERS,
+            }
+        )
+
+    def inputs(self, progress: Progress) -> Inputs:
         """Score what is not scored, sweep what is outdated, and lay out what explainers read."""
         analysis, model = self._analysis, self.card["model"]
         present = {self.key(name) for name in (*PARTS, *_FURTHER, _MASK)}

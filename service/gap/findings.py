@@ -1,13 +1,18 @@
 """The strongest findings of all parts in sentences, and what these data cannot tell."""
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
+import numpy as np
 from pydantic import Field
+from scipy.stats import norm
 
+from models.estimate import Z
+from models.gap.excess import holm
 from service.gap import PARTS
 from service.gap.classes import ClassesOut
 from service.gap.difficulty import DifficultyOut
+from service.gap.error_rates import PowerOut, RateOut, SelfTestOut
 from service.gap.features import FeaturesOut
 from service.gap.labels import LabelsOut
 from service.gap.leaks import LeaksOut
@@ -18,6 +23,7 @@ from service.gap.slices import SlicesOut
 from service.schemas import Answer, EstimateOut, GapOut, PartOut
 from service.sentences import points
 
+T = TypeVar("T")
 N_FINDINGS = 5
 _Q = 0.05
 _NAMED = 3
@@ -34,6 +40,16 @@ class FindingOut(Answer):
     high: float | None
     sentence: str
     caveat: str
+    false_alarm: RateOut | None = Field(
+        None, description="Of its explainer here, by the last self-test; null without one."
+    )
+    power: list[PowerOut] | None = Field(
+        None, description="How often such a finding comes first where its cause is planted."
+    )
+    trusted: bool | None = Field(
+        None, description="False where more than .05 of its explainer's findings are false here."
+    )
+    trust: str | None = Field(None, description="The same in a sentence.")
 
 
 class ExplainedGapOut(GapOut):
@@ -52,15 +68,20 @@ class Answered(Protocol):
         """Return one part where it was computed, else None."""
 
 
-def explained_gap(answer: GapOut, question: Answered) -> ExplainedGapOut:
-    """Return the answer with what its parts say, as far as they are computed."""
+def explained_gap(
+    answer: GapOut, question: Answered, self_test: SelfTestOut | None = None
+) -> ExplainedGapOut:
+    """Return the answer with what its parts say, as far as they are computed.
+
+    Each finding carries the rates of its explainer where a self-test measured them.
+    """
     found = {name: question.answer(name) for name in PARTS}
     parts = {name: part for name, part in found.items() if part is not None}
     ledger = parts.get("ledger")
     return ExplainedGapOut(
         **dict(answer),
         ledger=ledger if isinstance(ledger, LedgerOut) else None,
-        findings=findings_of(parts),
+        findings=[_rated(one, self_test) for one in findings_of(parts)],
         unknown=unknown_of(parts),
         pending=[name for name in PARTS if name not in parts],
     )
@@ -75,6 +96,21 @@ def findings_of(parts: Mapping[str, PartOut]) -> list[FindingOut]:
     found = [one for name, part in parts.items() for one in _READERS.get(name, _none)(part)]
     told = [one for one in found if one.points >= _WORTH_SAYING]
     return sorted(told, key=lambda one: -one.points)[:N_FINDINGS]
+
+
+def _rated(finding: FindingOut, self_test: SelfTestOut | None) -> FindingOut:
+    of_part = [] if self_test is None else self_test.explainers
+    one = next((one for one in of_part if one.explainer == finding.part), None)
+    if one is None:
+        return finding
+    return finding.model_copy(
+        update={
+            "false_alarm": one.false_alarm,
+            "power": [row for row in one.power if row.finding in (None, finding.name)],
+            "trusted": one.trusted,
+            "trust": one.sentence,
+        }
+    )
 
 
 def unknown_of(parts: Mapping[str, PartOut]) -> list[str]:
@@ -125,7 +161,7 @@ def _none(_part: PartOut) -> Iterator[FindingOut]:
 
 def _of_ledger(part: PartOut) -> Iterator[FindingOut]:
     assert isinstance(part, LedgerOut)
-    for term in part.terms:
+    for term in _told_of_all(part.terms, lambda term: term):
         if term.verdict != "supported" or term.estimate is None:
             continue
         low, high = term.low, term.high
@@ -146,7 +182,9 @@ def _of_ledger(part: PartOut) -> Iterator[FindingOut]:
 
 def _of_classes(part: PartOut) -> Iterator[FindingOut]:
     assert isinstance(part, ClassesOut)
-    told = [c for c in part.classes if c.q_common_gap is not None and c.q_common_gap <= _Q]
+    # classes, superclasses and pairs are three lists, each of which may hold a false name
+    q = _Q / (1 + bool(part.superclasses) + bool(part.confusions.pairs))
+    told = [c for c in part.classes if c.q_common_gap is not None and c.q_common_gap <= q]
     total = sum(c.n_target for c in part.classes)
     for more in (True, False):
         some = [c for c in told if ((c.excess or 0) > 0) == more]
@@ -159,21 +197,21 @@ def _of_classes(part: PartOut) -> Iterator[FindingOut]:
             "classes", f"classes that lose {word}", size, None, None,
             f"{names} {'lose' if len(some) > 1 else 'loses'} {word} than the other classes: "
             f"together {_signed(size)} points of the gap beyond their part of it.",
-            f"classes are named by a test at q {_Q:g} over {len(part.classes):,} classes; the size "
-            "is that of the chosen ones, and flatters",
+            f"classes are named by a test at q {q:.2g} over {len(part.classes):,} classes; the "
+            "size is that of the chosen ones, and flatters",
         )  # fmt: skip
     for superclass in part.superclasses:
-        if superclass.q_common_gap is not None and superclass.q_common_gap <= _Q:
+        if superclass.q_common_gap is not None and superclass.q_common_gap <= q:
             size = (superclass.excess or 0) * superclass.n_target / total
             gap = superclass.gap
             yield _finding(
                 "classes", superclass.name, size, None, None,
                 f"{superclass.name} has a gap of {_signed(gap.estimate)} points"
                 f"{_span(gap.low, gap.high)}: {_signed(size)} points of the whole beyond its part.",
-                f"named by a test at q {_Q:g} over {len(part.superclasses)} superclasses",
+                f"named by a test at q {q:.2g} over {len(part.superclasses)} superclasses",
             )  # fmt: skip
     for pair in part.confusions.pairs[:1]:
-        if pair.q_value <= _Q:
+        if pair.q_value <= q:
             difference = pair.difference
             size = (difference.estimate or 0) * pair.n_target / total
             yield _finding(
@@ -182,14 +220,16 @@ def _of_classes(part: PartOut) -> Iterator[FindingOut]:
                 f"its images, {pair.share_reference:.0%} on {part.reference}: "
                 f"{_signed(difference.estimate)} points of the class"
                 f"{_span(difference.low, difference.high)}.",
-                f"the clearest of {part.confusions.n_pairs:,} pairs, at q {_Q:g}",
+                f"the clearest of {part.confusions.n_pairs:,} pairs, at q {q:.2g}",
             )  # fmt: skip
 
 
 def _of_difficulty(part: PartOut) -> Iterator[FindingOut]:
     assert isinstance(part, DifficultyOut)
     increase = part.calibration.overconfidence.increase
-    if _is_told(increase):
+    agreement = [c for c in part.covariates if c.kind == "other models"]
+    told = _told_of_all([increase, *(c.explained for c in agreement)], lambda value: value)
+    if increase in told:
         yield _finding(
             "difficulty", "confidence", increase.estimate, increase.low, increase.high,
             f"Confidence minus accuracy is {_signed(increase.estimate)} points larger on "
@@ -198,9 +238,10 @@ def _of_difficulty(part: PartOut) -> Iterator[FindingOut]:
             "accuracy" if (increase.estimate or 0) > 0 else "its confidence falls more than its "
             "accuracy",
         )  # fmt: skip
-    agreement = [c for c in part.covariates if c.kind == "other models" and _is_told(c.explained)]
     for one in agreement:
         value = one.explained
+        if value not in told:
+            continue
         yield _finding(
             "difficulty", one.name, value.estimate, value.low, value.high,
             f"{_signed(value.estimate)} points of the gap{_span(value.low, value.high)} go with "
@@ -233,8 +274,9 @@ def _of_features(part: PartOut) -> Iterator[FindingOut]:
 
 def _of_slices(part: PartOut) -> Iterator[FindingOut]:
     assert isinstance(part, SlicesOut)
+    q = _Q / max(1, bool(part.clusters) + bool(part.slices))  # two lists
     for kind, slices in (("cluster", part.clusters), ("slice", part.slices)):
-        told = [s for s in slices or [] if s.q_value is not None and s.q_value <= _Q]
+        told = [s for s in slices or [] if s.q_value is not None and s.q_value <= q]
         total = sum(s.n_target for s in slices or []) or 1
         for one in told[:1]:
             size = (one.excess or 0) * one.n_target / total
@@ -245,7 +287,7 @@ def _of_slices(part: PartOut) -> Iterator[FindingOut]:
                 "slices", one.name, size, None, None,
                 f"A group of images ({one.description}) has a gap of "
                 f"{_signed(one.gap.estimate)} points{_span(one.gap.low, one.gap.high)}.",
-                f"the clearest of {len(told)} at q {_Q:g}, {how}",
+                f"the clearest of {len(told)} at q {q:.2g}, {how}",
             )  # fmt: skip
 
 
@@ -292,7 +334,7 @@ def _of_line(part: PartOut) -> Iterator[FindingOut]:
 
 def _of_labels(part: PartOut) -> Iterator[FindingOut]:
     assert isinstance(part, LabelsOut)
-    for one in part.opinions:
+    for one in _told_of_all(part.opinions, lambda one: one.gap_gone):
         gone = one.gap_gone
         if _is_told(gone):
             yield _finding(
@@ -344,6 +386,34 @@ def _finding(
 
 def _is_told(value: EstimateOut) -> bool:
     return value.low is not None and value.high is not None and (value.low > 0 or value.high < 0)
+
+
+class _Interval(Protocol):
+    @property
+    def estimate(self) -> float | None: ...
+    @property
+    def low(self) -> float | None: ...
+    @property
+    def high(self) -> float | None: ...
+
+
+def _told_of_all(some: Sequence[T], value_of: Callable[[T], _Interval]) -> list[T]:
+    """Return those told from 0 though all are looked at: Holm over the normal p-values."""
+    known = []
+    p_values = []
+    for one in some:
+        value = value_of(one)
+        if value.estimate is None or value.low is None or value.high is None:
+            continue
+        error = (value.high - value.low) / (2 * Z)
+        if error > 0:  # else it is exact, and no chance is in it
+            known.append(one)
+            p_values.append(2 * float(norm.sf(abs(value.estimate) / error)))
+        elif value.estimate:
+            known.append(one)
+            p_values.append(0.0)
+    adjusted = holm(np.array(p_values))
+    return [one for one, p in zip(known, adjusted, strict=True) if p <= _Q]
 
 
 def _signed(value: float | None) -> str:

@@ -14,10 +14,13 @@ from models.gap.covariates import Covariates, covariates_of, principal_component
 from models.gap.halves import explore_half
 from models.gap.line import inside
 from models.gap.resampling import Replicates, replicates
+from models.leaks import Neighbours, nearest
 from service.database import Database, place_of
-from service.evaluations import SEED
+from service.evaluations import SEED, prediction_table
 from service.looks import Look
+from service.neighbours import Rows, TrainNeighbours, among, is_at_hand, to_train
 from service.results import Results, path_hashes
+from service.terminal import Progress
 
 _COMPONENTS = 20
 _IMAGES_A_COMPONENT = 50
@@ -91,6 +94,7 @@ class Inputs:
         self.model, self.backbone = card["model"], card["backbone"]
         self.reference, self.target = reference, target
         self.beside: dict[str, pa.Table] = {}
+        self._of_train: dict[str, Any] = {}
 
     @property
     def splits(self) -> Sides[str]:
@@ -224,6 +228,38 @@ class Inputs:
         """
         rows, _ = self.database.train_rows(self.backbone)
         return rows.features[:: max(1, len(rows.features) // _SAMPLE_ROWS)]
+
+    def of_train(self, name: str, make: Callable[[], T]) -> T:
+        """Return something that is made of train rows alone: made once, by whoever asks first."""
+        if name not in self._of_train:
+            self._of_train[name] = make()
+        found: T = self._of_train[name]
+        return found
+
+    def has_near_train(self) -> bool:
+        """Whether the nearest train rows are known, or found within seconds."""
+        return is_at_hand(self.database, self.backbone, self.splits.pair)
+
+    def near_train(self, progress: Progress) -> tuple[Neighbours, Sides[TrainNeighbours]]:
+        """Nearest train rows of a sample of train rows, and of all images; kept once searched.
+
+        Raises
+        ------
+        NotFound, models.errors.NoTrainRows
+        """
+        sample, sides = to_train(self.database, self.backbone, self._rows().pair, progress=progress)
+        return sample, Sides(*sides)
+
+    def near_tests(self, progress: Progress) -> Neighbours:
+        """Nearest other images of both splits together, reference first; kept once searched."""
+        return among(self.database, self.backbone, *self._rows().pair, progress=progress)
+
+    def _rows(self) -> Sides[Rows]:
+        assert self.features is not None
+        return Sides(
+            Rows(self.reference, self.paths.reference, self.features.reference),
+            Rows(self.target, self.paths.target, self.features.target),
+        )
 
     @cached_property
     def class_names(self) -> dict[int, str]:
@@ -396,6 +432,134 @@ class ChosenInputs(Inputs):
     def other_answers(self) -> dict[str, Sides[np.ndarray]]:
         """What each other model predicts for the chosen images."""
         return {name: self.take(said) for name, said in self.whole.other_answers.items()}
+
+    # what the choice of images does not change
+    @cached_property
+    def head(self) -> heads.Head | None:
+        """The model's head."""
+        return self.whole.head
+
+    @cached_property
+    def train_sd(self) -> np.ndarray:
+        """Standard deviation of each feature over the train rows."""
+        return self.whole.train_sd
+
+    @cached_property
+    def train_mean(self) -> np.ndarray:
+        """Mean of each feature over the train rows."""
+        return self.whole.train_mean
+
+    @cached_property
+    def train_sample(self) -> np.ndarray:
+        """About 2,000 train rows."""
+        return self.whole.train_sample
+
+    @cached_property
+    def class_names(self) -> dict[int, str]:
+        """Name of each class of the whole."""
+        return self.whole.class_names
+
+    @cached_property
+    def superclasses(self) -> dict[int, str]:
+        """Superclass of each class that has one."""
+        return self.whole.superclasses
+
+    @cached_property
+    def feature_names(self) -> list[str]:
+        """Names of the features."""
+        return self.whole.feature_names
+
+    def of_train(self, name: str, make: Callable[[], T]) -> T:
+        """Return something that is made of train rows alone, from the whole."""
+        return self.whole.of_train(name, make)
+
+    def has_near_train(self) -> bool:
+        """Whether those of the whole are known, or found within seconds."""
+        return self.whole.has_near_train()
+
+    def near_train(self, progress: Progress) -> tuple[Neighbours, Sides[TrainNeighbours]]:
+        """Nearest train rows of the chosen images, from the search for the whole."""
+        sample, known = self.whole.of_train("near train", lambda: self.whole.near_train(progress))
+        sides = zip(
+            (getattr(known, self._of.reference), getattr(known, self._of.target)),
+            self.rows.pair,
+            strict=True,
+        )
+        return sample, Sides(*(side.take(rows) for side, rows in sides))
+
+    def near_tests(self, progress: Progress) -> Neighbours:
+        """Nearest others among the chosen images; searched anew, and not kept."""
+        assert self.features is not None
+        rows = np.concatenate(self.features.pair)
+        return nearest(
+            rows, rows, mean=self.train_mean, sd=self.train_sd, own=np.arange(len(rows)),
+            progress=progress,
+        )  # fmt: skip
+
+
+class PlantedInputs(ChosenInputs):
+    """Chosen images of which the target's labels or features are others: a gap of known cause.
+
+    What the head says of moved features is computed anew. Nearest train rows stay those of the
+    features as they were.
+    """
+
+    def __init__(
+        self,
+        whole: Inputs,
+        rows: Sides[np.ndarray],
+        *,
+        of: Sides[str],
+        labels: np.ndarray | None = None,
+        features: np.ndarray | None = None,
+    ) -> None:
+        """Change the target of a choice.
+
+        Parameters
+        ----------
+        whole, rows, of
+            As for ChosenInputs.
+        labels
+            Class ids of the target's images, int64 [n]; default: their own.
+        features
+            Of the target's images, float32 [n, d]; default: their own.
+        """
+        super().__init__(whole, rows, of=of)
+        self._labels, self._moved = labels, features
+
+    @cached_property
+    def answers(self) -> Sides[pa.Table]:
+        """Stored predictions, the target's as the head gives them after the change."""
+        own = ChosenInputs(self.whole, self.rows, of=self._of).answers
+        target = own.target
+        labels = target["class_id"].to_numpy() if self._labels is None else self._labels
+        if self.features is None or self.head is None:  # an import: labels alone can change
+            changed = prediction_table(
+                self.model, self.target, target["path"].combine_chunks(), labels,
+                target["predicted_class_id"].to_numpy(),
+                confidence=target["confidence"].combine_chunks(),
+            )  # fmt: skip
+        else:
+            said = heads.predict(self.head, self.features.target, labels)
+            changed = prediction_table(
+                self.model, self.target, target["path"].combine_chunks(), labels, said.predicted,
+                confidence=said.confidence, in_top5=said.in_top5, nll=said.nll,
+            )  # fmt: skip
+        return Sides(own.reference, changed)
+
+    @cached_property
+    def features(self) -> Sides[np.ndarray] | None:
+        """Features of the chosen images, the target's moved."""
+        own = ChosenInputs(self.whole, self.rows, of=self._of).features
+        return own if own is None or self._moved is None else Sides(own.reference, self._moved)
+
+    @cached_property
+    def scores(self) -> Sides[np.ndarray] | None:
+        """Scores of the chosen images, the target's of the moved features."""
+        own = ChosenInputs(self.whole, self.rows, of=self._of).scores
+        if own is None or self._moved is None or self.head is None:
+            return own
+        return Sides(own.reference, heads.scores(self.head, self._moved))
 
 
 def explore_and_confirm(inputs: Inputs) -> tuple[ChosenInputs, ChosenInputs]:

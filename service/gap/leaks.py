@@ -1,5 +1,6 @@
 """`/gap/{model}/leaks`: images that stand twice (in train, across, within), and the gap."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ from models.leaks import N_NEIGHBOURS, Neighbours, Threshold, calibrate, equal_r
 from service import charts
 from service.gap.inputs import Inputs
 from service.gap.part import Part
-from service.neighbours import Rows, TrainNeighbours, among, to_train
+from service.neighbours import TrainNeighbours
 from service.schemas import Answer, EstimateOut, PartOut
 from service.sentences import points
 from service.terminal import Progress, part_of
@@ -102,40 +103,23 @@ def compute(inputs: Inputs, progress: Progress) -> LeaksOut:
     everything = _without(inputs, "all images", "with all images", np.zeros(n, bool))
     if inputs.features is None:
         return _answer(inputs, everything, reason=_NO_FEATURES)
-    sides = tuple(
-        Rows(split, paths, features)
-        for split, paths, features in zip(
-            inputs.splits.pair, inputs.paths.pair, inputs.features.pair, strict=True
-        )
-    )
     roles = {row["role"] for row in inputs.database.splits_of(inputs.backbone)}
     found, threshold, train = [], None, None
     if "train" in roles:
-        sample, near_train = to_train(
-            inputs.database,
-            inputs.backbone,
-            sides,
-            progress=part_of(progress, 0.0, _TRAIN_SHARE),
-        )
+        sample, near_train = inputs.near_train(part_of(progress, 0.0, _TRAIN_SHARE))
         # each image is held against train and against the other test images
         threshold = calibrate(sample, n_queries=2 * n)
-        train = _joined(near_train)
+        train = _joined(near_train.pair)
         found.append(_train_copies(train, threshold))
-    reference_first = (sides[0], sides[1])
     if threshold is not None and threshold.can_tell:
-        near = among(
-            inputs.database,
-            inputs.backbone,
-            *reference_first,
-            progress=part_of(progress, _TRAIN_SHARE, 1.0),
-        )
+        near = inputs.near_tests(part_of(progress, _TRAIN_SHARE, 1.0))
     else:  # no distance would tell anything: equal rows alone
         near = Neighbours(np.full((n, N_NEIGHBOURS), np.inf), np.full((n, N_NEIGHBOURS), -1))
     found += _test_copies(inputs, near, threshold)
     return _answer(inputs, everything, found=found, threshold=threshold, train=train)
 
 
-def _joined(sides: list[TrainNeighbours]) -> TrainNeighbours:
+def _joined(sides: Sequence[TrainNeighbours]) -> TrainNeighbours:
     return TrainNeighbours(
         Neighbours(
             np.concatenate([side.found.distance for side in sides]),

@@ -129,7 +129,7 @@ def _clusters(
 ) -> tuple[list[SliceOut] | None, BetweenOut | None, str | None]:
     if inputs.features is None:
         return None, None, "an imported model has no features here"
-    groups = _train_clusters(inputs, progress)
+    groups = inputs.of_train("clusters", lambda: _train_clusters(inputs, progress))
     if groups is None:
         return None, None, "there are too few train rows, or none of their features varies"
     where = inputs.features.map(groups.of)
