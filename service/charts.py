@@ -401,6 +401,7 @@ def forest(
     x_title: str,
     tick: str | None = None,
     also: float | None = None,
+    band: float | None = None,
     unit: Unit = "points",
     from_zero: bool = True,
     tooltip: Sequence[str] = (),
@@ -418,6 +419,8 @@ def forest(
         A further field, drawn as a tick.
     also
         Where a dashed line stands, beside the one at 0.
+    band
+        Half the width of a grey band around 0.
     from_zero
         Whether 0 is shown, with a line.
     tooltip
@@ -448,6 +451,10 @@ def forest(
     )
     dot = base.mark_point(filled=True, size=70, color=BLUE, opacity=1).encode(x="estimate:Q")
     layers = _line_at(0.0) + rule if from_zero else alt.layer(rule)
+    if band is not None:
+        ends = alt.InlineData(values=[{"at": -band, "until": band}])
+        grey = alt.Chart(ends).mark_rect(opacity=0.15, color="gray")
+        layers = grey.encode(x="at:Q", x2="until:Q") + layers
     if tick is not None:
         layers += base.mark_tick(color=ORANGE, thickness=3, size=14).encode(x=f"{tick}:Q")
     if also is not None:
@@ -623,11 +630,6 @@ def lines(
             .encode(x=of_x, y=f"{y}:Q")
         )
     return _spec(_titled(layers, title, height=320))
-
-
-def finished(chart: alt.LayerChart, title: str, *, height: int | alt.Step) -> dict[str, Any]:
-    """Return the spec of layers under a title, at the width of all charts."""
-    return _spec(_titled(chart, title, height=height))
 
 
 def _spec(chart: alt.LayerChart) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from service.terminal import Progress, part_of
 MOST = 8
 _PARTS = ("ledger", "classes", "features")  # what is asked of the explore halves
 _Q = 0.05
+_NOT_ATTACHED = ("label shift", "difficulty", "features", "rest")
 
 
 class Checks(Protocol):
@@ -223,6 +224,12 @@ def _of_ledger(part: LedgerOut) -> Iterator[_Idea]:
         )
 
     hard = found("difficulty", "go with images of which the model itself is less sure")
+    known = [found(name, f"go with {name}") for name in terms if name not in _NOT_ATTACHED]
+    attached = max(
+        (one for one in known if one is not None and one.is_told),
+        key=lambda one: one.size,
+        default=hard,
+    )
     if hard is not None:
         yield _Idea(
             hard,
@@ -232,8 +239,9 @@ def _of_ledger(part: LedgerOut) -> Iterator[_Idea]:
             "cancel that.",
             "A gap that stays: then the heads err on the same images.",
         )
+    if attached is not None:
         yield _Idea(
-            hard,
+            attached,
             {"kind": "reweight_hard", "weight": 3.0},
             "Hard train rows weigh three times",
             f"Hard images are rarer in train than in {part.target}.",
@@ -290,7 +298,9 @@ def _of_features(part: FeaturesOut) -> Iterator[_Idea]:
     yield _Idea(
         found,
         {"kind": "mask_shifting", "n": n},
-        f"Without the {n} features that shift most where the head looks",
+        "Without the feature that shifts most where the head looks"
+        if n == 1
+        else f"Without the {n} features that shift most where the head looks",
         "What shifts misleads the head (informed by the test sets: a family of its own).",
         "Accuracy on the target that falls: the features carry the class as well.",
     )

@@ -14,7 +14,7 @@ from etl import load
 from service import charts
 from service.analysis import Analysis
 from service.app import create_app
-from service.gap import PARTS, difficulty
+from service.gap import PARTS
 from service.gap.inputs import Inputs
 from service.lines import Lines
 from service.results import Results
@@ -190,7 +190,7 @@ def test_a_part_reads_what_it_declares_and_nothing_else(toy_data, tmp_path, monk
 
     noted(Results, "models", "models")
     noted(Lines, "between", "lines")
-    noted(difficulty, "is_at_hand", "neighbours")
+    noted(Inputs, "has_near_train", "neighbours")
     for part in PARTS.values():
         read.clear()
         inputs = Inputs(analysis.database, analysis.results, card, "val", "v2")
