@@ -190,7 +190,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     tried.add_argument("model")
     tried.add_argument("--reference", metavar="NAME")
-    tried.add_argument("--budget-s", type=float, default=900.0, metavar="S", help="default: 900")
+    tried.add_argument(
+        "--budget-s", type=options.seconds, default=900.0, metavar="S", help="default: 900"
+    )
     tried.add_argument("--seed", type=int, default=0, help="of the sets that are made")
     tried.add_argument("--json", action="store_true")
     tried.set_defaults(command=_selftest, needs=["service.selftest", "service.analysis"])
@@ -419,6 +421,11 @@ def _gap(arguments: argparse.Namespace, settings: "Settings") -> None:
         print(sentence)
     if answer.ledger is not None:
         _print_ledger(answer.ledger)
+    if answer.findings:
+        print(
+            "\nThe largest findings; each is adjusted for all that its part lists, so that a term "
+            "may be\nsupported by itself above and yet no finding:"
+        )
     for finding in answer.findings:
         print(f"\n{finding.sentence}\n  {finding.caveat} (/gap/{answer.model}/{finding.part})")
         if finding.trust is not None:
@@ -485,7 +492,7 @@ def _selftest(arguments: argparse.Namespace, settings: "Settings") -> None:
     for line in selftest.table(found):
         print(line)
     print()
-    for sentence in found.summary[-1:]:
+    for sentence in found.summary[1 + len(found.explainers) :]:
         print(sentence)
     return None
 

@@ -233,11 +233,23 @@ def add_audit_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def seconds(text: str) -> float:
+    """Read a time budget: a second to a day."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 1 <= value <= 86_400:
+        raise argparse.ArgumentTypeError(f"wanted seconds from 1 to 86400, got {text}.")
+    return value
+
+
 def add_hypotheses_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `hypotheses`."""
     parser.add_argument("--json", action="store_true")
     verbs = parser.add_subparsers(dest="verb", metavar="list | recipes | suggest | register | run")
-    verbs.add_parser("list", help="all hypotheses with their verdicts (the default)")
+    listed = verbs.add_parser("list", help="all hypotheses with their verdicts (the default)")
+    listed.add_argument("model", nargs="?", help="a baseline; default: all")
     verbs.add_parser("recipes", help="what may be refined, and how")
     for name, about in (
         ("suggest", "propose up to eight, from findings on the explore halves"),
@@ -258,7 +270,13 @@ def add_hypotheses_arguments(parser: argparse.ArgumentParser) -> None:
             if name == "suggest"
             else "propose and register hypotheses about the model first",
         )
-    register = verbs.add_parser("register", help="one hypothesis, or a list, from a JSON file")
+    register = verbs.add_parser(
+        "register",
+        help="one hypothesis, or a list, from a JSON file",
+        description='The fields of POST /hypotheses: {"title": …, "cause": …, "baseline": MODEL, '
+        '"refinement": {"kind": …}}; further: reference, target, endpoint, sided, family, images, '
+        "diagnostic, motivated_by, contradicted_by.",
+    )
     register.add_argument("file", type=Path)
 
 

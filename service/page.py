@@ -15,7 +15,9 @@ from service.analysis import Analysis
 from service.errors import NotFound, ServiceError
 from service.gap.explaining import Question
 from service.gap.findings import ExplainedGapOut, explained_gap
-from service.jobs import EXPLAIN, MASK, OPEN, SELFTEST, TRAIN, Job
+from service.hypotheses.registry import Registry
+from service.hypotheses.schemas import HypothesesOut
+from service.jobs import EXPLAIN, HYPOTHESIS, MASK, OPEN, SELFTEST, SUGGEST, TRAIN, Job
 from service.looks import Looks
 
 _HERE = Path(__file__).parent
@@ -24,6 +26,8 @@ _JOBS_SHOWN = 5
 _LOOKS_SHOWN = 10
 _KINDS = {
     TRAIN: "training of",
+    HYPOTHESIS: "test of",
+    SUGGEST: "hypotheses about",
     EXPLAIN: "explanation of",
     MASK: "fit without some features of",
     SELFTEST: "self-test of",
@@ -47,11 +51,11 @@ def first_page(
         Called where the gap is not explained yet: whoever can explains it meanwhile.
     """
     splits = analysis.database.splits() if analysis.database.exists else []
-    cards = analysis.results.models()
-    names = [card["model"] for card in cards]
+    cards = analysis.results.own_models()
+    names = [card["model"] for card in analysis.results.models()]
     if model is not None and model not in names:
         raise NotFound(f"wanted a trained model ({', '.join(names) or 'none yet'}), got {model!r}.")
-    chosen = model or (names[0] if names else None)
+    chosen = model or (cards[0]["model"] if cards else None)
     answer: ExplainedGapOut | None = None
     refusal = None
     gaps = None
@@ -73,6 +77,7 @@ def first_page(
         answer=answer,
         gaps=gaps,
         refusal=refusal,
+        hypotheses=_hypotheses(analysis, chosen),
         charts=_charts(answer),
         training=trainings.leaderboard(analysis.results, chosen) if chosen else None,
         why_flattered=trainings.why_flattered,
@@ -82,6 +87,15 @@ def first_page(
         open_states=OPEN,
         kinds=_KINDS,
     )
+
+
+def _hypotheses(analysis: Analysis, model: str | None) -> HypothesesOut | str | None:
+    """Hypotheses about a model, or why they are not shown; None where there are none."""
+    try:
+        found = Registry(analysis.data).all(model)
+    except ServiceError as error:
+        return str(error)
+    return found if found.hypotheses else None
 
 
 def _charts(answer: ExplainedGapOut | None) -> list[str]:

@@ -1,10 +1,12 @@
 """Records that are only ever added: each with the time, and a sha256 over it and all before it.
 
     results/<name>.jsonl    one line a record
+    results/<name>.head     how many there are, and the hash of the newest
 
 Whoever changes, removes or reorders a stored record breaks the chain from there on, and `broken`
-says where. A hash is no signature: who can rewrite the whole file can make a new chain, so that
-the head of the chain belongs in the report that rests on it.
+says where; whoever cuts records off the end leaves a head that is not there. A hash is no
+signature: who rewrites both files can make a new chain, so that the head of the chain belongs in
+the report that rests on it.
 """
 
 import fcntl
@@ -55,6 +57,7 @@ class Register:
 
     def __init__(self, data: Path, name: str) -> None:
         self._file = data / RESULTS / f"{name}.jsonl"
+        self._head = data / RESULTS / f"{name}.head"
 
     def add(
         self,
@@ -92,6 +95,9 @@ class Register:
                     os.ftruncate(file, start)
                     raise OSError(28, "the disk is full")
                 os.fsync(file)
+                new = self._head.with_name(f".{self._head.name}.new")
+                new.write_text(json.dumps({"n": len(records) + 1, "sha256": record.sha256}))
+                new.replace(self._head)
         except OSError as error:
             raise RecordNotKept(
                 f"wanted to add a record to {self._file}, got: {error.strerror}. Nothing was done: "
@@ -119,6 +125,11 @@ class Register:
         """Return where the chain breaks, in words; None where it holds."""
         return self._read()[1]
 
+    @property
+    def size(self) -> int:
+        """Bytes of the file: what tells a register from itself with more records."""
+        return self._file.stat().st_size if self._file.is_file() else 0
+
     def head(self) -> str:
         """Return the sha256 of the newest record; zeros where there is none.
 
@@ -130,6 +141,27 @@ class Register:
         return records[-1].sha256 if records else _FIRST
 
     def _read(self) -> tuple[list[Record], str | None]:
+        records, broken = self._lines()
+        return records, broken or self._cut(records)
+
+    def _cut(self, records: list[Record]) -> str | None:
+        """Return what was cut off the end; a record more than the head says was being added."""
+        try:
+            told = json.loads(self._head.read_text(encoding="utf-8"))
+            n, sha256 = int(told["n"]), str(told["sha256"])
+        except FileNotFoundError:
+            n, sha256 = 0, ""
+            if len(records) > 1:
+                return f"{self._head.name}, which counts the records, is gone"
+        except (ValueError, TypeError, KeyError):
+            return f"{self._head.name}, which counts the records, is damaged"
+        if len(records) < n:
+            return f"{n - len(records)} of {n} records are gone from the end"
+        if (n and records[n - 1].sha256 != sha256) or len(records) > n + 1:
+            return f"{self._head.name} counts other records than there are"
+        return None
+
+    def _lines(self) -> tuple[list[Record], str | None]:
         if not self._file.is_file():
             return [], None
         records: list[Record] = []

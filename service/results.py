@@ -83,6 +83,13 @@ class Results:
         ]
         return sorted(cards, key=lambda card: (card["created_at"], card["model"]))
 
+    def own_models(self) -> list[dict[str, Any]]:
+        """Return the cards of the models that are no test of a hypothesis, oldest first.
+
+        Refined heads are variants of one another: no independent witnesses of anything.
+        """
+        return [card for card in self.models() if card.get("hypothesis") is None]
+
     def has(self, model: str) -> bool:
         """Whether a model of this name is stored."""
         return re.match(NAME, model) is not None and (self._folder / model / "model.json").is_file()

@@ -60,6 +60,7 @@ if TYPE_CHECKING:
 BUDGET_S = 900.0
 N_PLACEBOS, N_PLANTINGS = 200, 20
 SIZES = (0.02, 0.05, 0.10)
+HALF = 0.5
 LABEL_NOISE, FEATURE_SHIFT = "label noise", "features moved"
 DUPLICATES, RELABELLING = "copies of wrong images", "classes relabelled"
 _FEWEST = 100  # images of the reference
@@ -570,12 +571,27 @@ def _of_classes(answer: ClassesOut, findings: list[FindingOut], pair: _Pair) -> 
 
 def _summary(tally: _Tally, explainers: list[ExplainerOut], seconds: float) -> list[str]:
     distrusted = [one.explainer for one in explainers if one.trusted is False]
+    largest = max(SIZES)
+    missed = [
+        f"{power.cause} ({one.explainer})"
+        for one in explainers
+        for power in one.power
+        if power.wanted == largest and power.first.rate is not None and power.first.rate < HALF
+    ]
+    reach = max((one.false_alarm.high for one in explainers if one.false_alarm.high is not None),
+                default=1.0)  # fmt: skip
     return [
         f"{tally.placebos} placebos and {tally.plantings} plantings in {seconds:,.0f} s.",
         *(one.sentence for one in explainers),
         f"Untrustworthy here: {', '.join(distrusted)}."
         if distrusted
-        else f"No explainer is shown to have more than {LEVEL:.0%} false findings here.",
+        else f"No explainer is shown to have more than {LEVEL:.0%} false findings here; what "
+        f"{tally.placebos} placebos leave open reaches to {reach:.0%}.",
+        *(
+            [f"Missed in most plantings of {largest * 100:.0f} points: {', '.join(missed)}."]
+            if missed
+            else []
+        ),
     ]
 
 

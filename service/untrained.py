@@ -1,6 +1,7 @@
 """Models whose heads were not trained here: given as weights, or made of two others."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -93,7 +94,15 @@ def import_head(
     return HeadImport(card, tuple(notes))
 
 
-def interpolate(results: Results, a: str, b: str, *, alpha: float, name: str) -> dict[str, Any]:
+def interpolate(
+    results: Results,
+    a: str,
+    b: str,
+    *,
+    alpha: float,
+    name: str,
+    about: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Make a model whose scores are (1 - alpha) · those of `a` + alpha · those of `b`.
 
     What either learnt from, the new one learnt from.
@@ -131,6 +140,7 @@ def interpolate(results: Results, a: str, b: str, *, alpha: float, name: str) ->
             "learnt_from": _learnt_from(cards, n_train),
         },
         "rows": _rows_of(cards, rows),
+        **(about or {}),
     }
     results.save_model(card, made, rows)
     return card

@@ -8,6 +8,7 @@ which reads train rows alone. Recipes are of three uses:
     test inputs  read the images to be judged: refused, but for diagnostics in no family
 """
 
+import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -82,7 +83,9 @@ def checked(recipe: Mapping[str, Any]) -> Params:
     """
     kind = recipe.get("kind")
     if not isinstance(kind, str) or kind not in RECIPES:
-        why = f" {REFUSED[str(kind)]}" if kind in REFUSED else ""
+        near = difflib.get_close_matches(str(kind), RECIPES, n=1)
+        why = f" Did you mean {near[0]}?" if near else ""
+        why = f" {REFUSED[str(kind)]}" if kind in REFUSED else why
         raise InvalidParams(f"wanted a recipe of kind {', '.join(RECIPES)}, got {kind!r}.{why}")
     known = RECIPES[kind]
     names = {*known.params, *known.lists, *known.names}

@@ -17,6 +17,7 @@ from service.gap.store import Store, key_of
 from service.importing import splits_imported
 from service.lines import Lines
 from service.neighbours import is_at_hand
+from service.register import Register
 from service.schemas import PartOut
 from service.terminal import Progress, part_of
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 _MASK = "mask-"
 SUGGESTIONS = "suggestions"
 # what else is kept beside the parts, and what it reads beside the data
-_FURTHER: dict[str, tuple[Reads, ...]] = {SUGGESTIONS: ("models",)}
+_FURTHER: dict[str, tuple[Reads, ...]] = {SUGGESTIONS: ("models", "hypotheses")}
 
 
 class Question:
@@ -89,12 +90,14 @@ class Question:
         analysis = self._analysis
         if kind == "lines":
             return Lines(analysis.data).state()
+        if kind == "hypotheses":
+            return Register(analysis.data, "hypotheses").size
         if kind == "neighbours":
             ends = (self.reference, self.target)
             return is_at_hand(analysis.database, self.card["backbone"], ends)
         return sorted(
             (card["model"], card["created_at"], self._scored(card["model"]))
-            for card in analysis.results.models()
+            for card in analysis.results.own_models()
         )
 
     def _scored(self, model: str) -> list[str]:

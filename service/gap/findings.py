@@ -234,9 +234,9 @@ def _of_difficulty(part: PartOut) -> Iterator[FindingOut]:
             "difficulty", "confidence", increase.estimate, increase.low, increase.high,
             f"Confidence minus accuracy is {_signed(increase.estimate)} points larger on "
             f"{part.target} than on {part.reference}{_span(increase.low, increase.high)}.",
-            "it does not see the whole of the difficulty: its confidence falls less than its "
-            "accuracy" if (increase.estimate or 0) > 0 else "its confidence falls more than its "
-            "accuracy",
+            "the model does not see the whole of the difficulty: its confidence falls less than "
+            "its accuracy" if (increase.estimate or 0) > 0 else "the model's confidence falls more "
+            "than its accuracy",
         )  # fmt: skip
     for one in agreement:
         value = one.explained
@@ -300,10 +300,10 @@ def _of_overlap(part: PartOut) -> Iterator[FindingOut]:
                 yield _finding(
                     "overlap", "kinds of images", value.estimate, value.low, value.high,
                     f"{_signed(value.estimate)} points of the gap{_span(value.low, value.high)} "
-                    f"go with kinds of images that {part.reference} hardly has, told apart by "
-                    f"{'all that is known of them' if one.z == ALL else one.z}.",
+                    f"go with kinds of images that are rare in {part.reference}; kinds are told "
+                    f"by {'all that is known of the images' if one.z == ALL else one.z}.",
                     "; ".join(one.warnings)
-                    or "as far as a classifier that tells the splits apart by these can see",
+                    or "kinds that a classifier of the splits cannot tell apart are not seen",
                 )  # fmt: skip
 
 
@@ -325,9 +325,10 @@ def _of_line(part: PartOut) -> Iterator[FindingOut]:
         elif value.low is not None:
             yield _finding(
                 "line", "the line", expected, None, None,
-                f"Any model of its accuracy has such a gap: {fit.n:,} models ({fit.source}) let "
-                f"expect {_signed(expected)} points, and it lies {_signed(value.estimate)} points "
-                f"from that{_span(value.low, value.high)}, not told from 0.",
+                f"Other models of its accuracy have about this gap too: by the line through "
+                f"{fit.n:,} models ({fit.source}), {_signed(expected)} points are expected, and "
+                f"its accuracy on {part.target} lies {_signed(value.estimate)} points from the "
+                f"line{_span(value.low, value.high)}, not told from 0.",
                 "a line through other models says what is usual, not why",
             )  # fmt: skip
 

@@ -358,10 +358,12 @@ class Inputs:
     def other_answers(self) -> dict[str, Sides[np.ndarray]]:
         """Class that each other model predicts for the same images, where it has all of them.
 
+        Heads that test hypotheses are left out: they are variants of their baseline.
+
         Labels take no part, so that no look is logged.
         """
         found = {}
-        for card in self.results.models():
+        for card in self.results.own_models():
             other = card["model"]
             if other == self.model:
                 continue

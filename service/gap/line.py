@@ -139,7 +139,7 @@ def sources_of(inputs: Inputs) -> list[Rows]:
             )
         )
     names, pairs = [], []
-    for card in inputs.results.models():
+    for card in inputs.results.own_models():
         if card["model"] == inputs.model:
             continue
         pair = inputs.stored_accuracies(card)

@@ -9,7 +9,7 @@ from service.schemas import PartOut
 from service.terminal import Progress
 
 A = TypeVar("A", bound=PartOut)
-Reads = Literal["models", "lines", "neighbours"]
+Reads = Literal["models", "lines", "neighbours", "hypotheses"]
 
 
 @dataclass(frozen=True)

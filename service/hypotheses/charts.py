@@ -3,6 +3,7 @@
 from typing import Any
 
 from models.gap.hypotheses import MARGIN
+from models.refining.recipes import TRAIN
 from service import charts
 from service.errors import NothingToDraw
 from service.hypotheses.schemas import HypothesesOut
@@ -17,7 +18,7 @@ def hypotheses_spec(answer: HypothesesOut) -> dict[str, Any]:
     """
     rows = [
         {
-            "name": f"{one.in_words} ({one.id})",
+            "name": f"{one.id[:6]} {one.in_words}" + ("" if one.use == TRAIN else f" [{one.use}]"),
             "title": one.title,
             "estimate": one.result.gap_change.estimate,
             "low": one.result.gap_change.low,

@@ -39,7 +39,7 @@ def run_hypotheses(arguments: argparse.Namespace, settings: Settings) -> None:
         return None
     if arguments.verb == "run":
         _run(hypotheses, arguments)
-    answer = hypotheses.registry.all()
+    answer = hypotheses.registry.all(getattr(arguments, "model", None))
     if arguments.json:
         _say(answer.model_dump_json(indent=1))
         return None
@@ -53,6 +53,8 @@ def _suggested(hypotheses: Hypotheses, arguments: argparse.Namespace) -> Suggest
 
 
 def _run(hypotheses: Hypotheses, arguments: argparse.Namespace) -> None:
+    if arguments.model is not None:
+        hypotheses.check_model(arguments.model)
     if arguments.suggest:
         if arguments.model is None:
             raise BadHypothesis("wanted a model to suggest hypotheses about, got none. Name it.")
@@ -60,8 +62,8 @@ def _run(hypotheses: Hypotheses, arguments: argparse.Namespace) -> None:
             hypotheses.register(asked)
     waiting = [
         one
-        for one in hypotheses.registry.all().hypotheses
-        if one.state == "registered" and arguments.model in (None, one.baseline)
+        for one in hypotheses.registry.all(arguments.model).hypotheses
+        if one.state == "registered"
     ]
     for number, one in enumerate(waiting, 1):
         with progress_bar(f"{number} of {len(waiting)}: {one.in_words}") as progress:
@@ -78,7 +80,15 @@ def _read(arguments: argparse.Namespace) -> list[HypothesisIn]:
     try:
         found = json.loads(arguments.file.read_text(encoding="utf-8"))
         return [HypothesisIn(**one) for one in (found if isinstance(found, list) else [found])]
-    except (OSError, ValueError, TypeError, ValidationError) as error:
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(map(str, one['loc']))}: {one['msg'].lower()}" for one in error.errors()
+        )
+        raise BadHypothesis(
+            f"wanted the fields of a hypothesis in {arguments.file}, got: {wrong}. "
+            "gapscope hypotheses register --help lists them."
+        ) from error
+    except (OSError, ValueError, TypeError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise BadHypothesis(
             f"wanted a hypothesis, or a list, as JSON in {arguments.file}, got: {reason}"

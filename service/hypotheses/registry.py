@@ -93,8 +93,8 @@ class Registry:
         _find(self._register.all(), hypothesis)
         return next(one for one in self.all().hypotheses if one.id == hypothesis)
 
-    def all(self) -> HypothesesOut:
-        """Return all hypotheses with their verdicts.
+    def all(self, baseline: str | None = None) -> HypothesesOut:
+        """Return all hypotheses, or those about one baseline, with their verdicts.
 
         Raises
         ------
@@ -117,6 +117,7 @@ class Registry:
         shown = [
             _out(r, results.get(_id(r)), verdicts.get(_id(r)), len(families.get(_family(r), [])))
             for r in registered
+            if baseline in (None, r.content["baseline"]["model"])
         ]
         head = records[-1].sha256 if records else self._register.head()
         return HypothesesOut(hypotheses=shown, head=head, summary=_summary(shown))
@@ -297,6 +298,12 @@ def sentence_of(
         f"the gap changes by {change.estimate * 100:+.1f} points{span}, accuracy on "
         f"{names['target']} by {(target.estimate or 0.0) * 100:+.1f}"
     )
+    if change.low is None and not (found.target.b or found.target.c):
+        return (
+            f"No image changes: the refined head is right and wrong on the same images as the "
+            f"baseline, {change.n['reference']:,} of {names['reference']} and "
+            f"{change.n['target']:,} of {names['target']}; nothing more can be shown by so few."
+        )
     if verdict is None:
         return (
             f"Diagnostic, for it reads the images that it is judged by: {moved}. No better head, "
@@ -329,8 +336,8 @@ def sentence_of(
             "shown."
         )
     return (
-        f"Underpowered: {moved}; these images would have shown a change of "
-        f"{verdict.smallest * 100:.1f} points."
+        f"Underpowered: {moved}; so few images show a change with a chance of four in five only "
+        f"from {verdict.smallest * 100:.1f} points on."
     )
 
 
@@ -340,8 +347,9 @@ def _summary(shown: Sequence[HypothesisOut]) -> list[str]:
         return ["No hypothesis is registered."]
     told = [one for one in tested if one.result is not None and one.result.confirmed]
     found = [
-        f"{len(shown)} registered, {len(tested)} tested, {len(told)} as foretold. Most refinements "
-        "of a tuned head change nothing: nulls are results."
+        f"{len(shown)} registered, {len(tested)} tested, {len(told)} came as foretold. Most "
+        "refinements of a tuned head change nothing: nulls are results. Adjusted p-values count "
+        "every hypothesis of a family, so that they grow when another is registered."
     ]
     if any(one.family is not None and "informed" in one.family for one in tested):
         found.append(

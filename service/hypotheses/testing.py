@@ -183,6 +183,15 @@ class Hypotheses:
         progress(1.0, "judged")
         return self.registry.get(hypothesis)
 
+    def check_model(self, model: str) -> None:
+        """Refuse a name that no model has.
+
+        Raises
+        ------
+        NotFound
+        """
+        self._analysis.results.card(model)
+
     def suggest(
         self,
         asked: SuggestIn,
@@ -340,6 +349,7 @@ class Hypotheses:
         """Train or interpolate the refined head, from train rows alone."""
         card, recipe = inputs.card, found["refinement"]
         model = model_of(hypothesis)
+        about = {"hypothesis": hypothesis, "use": found["use"]}
         without: list[str] = []
         if recipe["kind"] == MASK_SHIFTING:
             order = Order(**_own(card))
@@ -349,7 +359,7 @@ class Hypotheses:
             without = list(order.drop)
         if order.between is not None:
             other, alpha = order.between
-            self._analysis.interpolate(card["model"], other, alpha=alpha, name=model)
+            self._analysis.interpolate(card["model"], other, alpha=alpha, name=model, about=about)
             return
         backbone = JOIN.join(order.backbones) or card["backbone"]
         if order.drop_unstable is not None:
@@ -361,7 +371,7 @@ class Hypotheses:
             params=order.params,
             seed=card["seed"],
             without=without,
-            about={"hypothesis": hypothesis, "use": found["use"]},
+            about=about,
             progress=progress,
         )
 

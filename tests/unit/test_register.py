@@ -38,15 +38,17 @@ def test_nothing_is_there_before_the_first(tmp_path):
         (lambda lines: [lines[1], lines[0], lines[2]], "line 1"),
         (lambda lines: [*lines[:2], "{}"], "line 3"),
         (lambda lines: [*lines, "half a li"], "line 4"),
+        (lambda lines: lines[:2], "1 of 3 records are gone"),
+        (lambda _lines: [], "3 of 3 records are gone"),
     ],
-    ids=["changed", "removed", "reordered", "emptied", "torn"],
+    ids=["changed", "removed", "reordered", "emptied", "torn", "cut", "all gone"],
 )
 def test_a_changed_record_is_found_and_nothing_is_added_after_it(tmp_path, change, words):
     register = Register(tmp_path, "things")
     for i in range(3):
         register.add("thing", {"number": i})
     file = file_of(tmp_path)
-    file.write_text("\n".join(change(file.read_text().splitlines())) + "\n")
+    file.write_text("".join(f"{line}\n" for line in change(file.read_text().splitlines())))
     assert words in register.broken()
     with pytest.raises(RecordChanged, match=words):
         register.all()
@@ -69,6 +71,29 @@ def test_a_check_that_refuses_leaves_nothing(tmp_path):
     with pytest.raises(RecordChanged):
         Register(tmp_path, "things").add("thing", {}, check=refuse)
     assert Register(tmp_path, "things").all() == []
+
+
+def test_a_register_that_is_deleted_is_missed(tmp_path):
+    register = Register(tmp_path, "things")
+    register.add("thing", {})
+    file_of(tmp_path).unlink()
+    assert "1 of 1" in register.broken()
+    file_of(tmp_path).with_suffix(".head").write_text("{}")
+    assert "damaged" in register.broken()
+
+
+def test_a_record_whose_writer_was_killed_before_the_count_is_whole(tmp_path):
+    register = Register(tmp_path, "things")
+    head = file_of(tmp_path).with_suffix(".head")
+    register.add("thing", {"number": 0})
+    before = head.read_text()
+    register.add("thing", {"number": 1})
+    head.write_text(before)
+    assert register.broken() is None
+    register.add("thing", {"number": 2})
+    assert len(register.all()) == 3
+    head.unlink()
+    assert "is gone" in register.broken()
 
 
 def test_many_at_once_make_one_chain(tmp_path):
