@@ -318,9 +318,21 @@ class Analysis:
         return gaps_of(self.database, self.results, self.results.card(model))
 
     def interpolate(
-        self, model_a: str, model_b: str, *, alpha: float, name: str, taken: Collection[str] = ()
+        self,
+        model_a: str,
+        model_b: str,
+        *,
+        alpha: float,
+        name: str,
+        taken: Collection[str] = (),
+        about: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Make a head between two linear ones, store it, and return its card.
+
+        Parameters
+        ----------
+        about
+            What else the card is to say.
 
         Raises
         ------
@@ -330,7 +342,7 @@ class Analysis:
             raise ModelExists(
                 f"wanted a new name, got {name!r}, which a job will make. Choose another."
             )
-        return interpolate(self.results, model_a, model_b, alpha=alpha, name=name)
+        return interpolate(self.results, model_a, model_b, alpha=alpha, name=name, about=about)
 
     def gap(
         self,

@@ -15,7 +15,9 @@ import pyarrow as pa
 from models.leaks import NearDuplicates, first_of_each, near_duplicates, row_hashes
 from service.database import Database
 from service.evaluations import SEED
+from service.hypotheses.registry import Registry, tested_of
 from service.importing import LEARNT_FROM
+from service.looks import Looks
 from service.register import Register
 from service.results import IMPORTED, Results, path_hashes, rows_digest, train_row_table
 from service.schemas import AuditOut, CheckOut, PairOut
@@ -120,6 +122,11 @@ def with_records(audit: Audit, data: Path) -> Audit:
     """Add to an audit whether the registered records of a data folder are as they were written."""
     broken = {name: Register(data, name).broken() for name in _REGISTERS}
     found = [f"{name}: {where}" for name, where in broken.items() if where is not None]
+    if broken["hypotheses"] is None:
+        found += [
+            f"hypotheses: {one} was tested (gapscope looks) and is no longer on record"
+            for one in Registry(data).missing(tested_of(Looks(data).all()))
+        ]
     if found:
         check = _check(
             "records", False, f"Changed by another hand: {'; '.join(found)}.", count=len(found)

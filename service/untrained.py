@@ -1,6 +1,7 @@
 """Models whose heads were not trained here: given as weights, or made of two others."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ from models.heads import LinearHead
 from models.heads.given import read_head
 from models.heads.linear import interpolated
 from models.heads.validation import NEVER_HELD
+from models.refining.recipes import INFORMED
 from service.database import Database
 from service.errors import ModelExists
 from service.results import INTERPOLATED, NATIVE, Results, joined_rows, rows_digest, train_row_table
@@ -93,10 +95,18 @@ def import_head(
     return HeadImport(card, tuple(notes))
 
 
-def interpolate(results: Results, a: str, b: str, *, alpha: float, name: str) -> dict[str, Any]:
+def interpolate(
+    results: Results,
+    a: str,
+    b: str,
+    *,
+    alpha: float,
+    name: str,
+    about: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Make a model whose scores are (1 - alpha) · those of `a` + alpha · those of `b`.
 
-    What either learnt from, the new one learnt from.
+    What either learnt from, the new one learnt from; `about` is what else its card is to say.
 
     Raises
     ------
@@ -131,7 +141,10 @@ def interpolate(results: Results, a: str, b: str, *, alpha: float, name: str) ->
             "learnt_from": _learnt_from(cards, n_train),
         },
         "rows": _rows_of(cards, rows),
+        **(about or {}),
     }
+    if any(one.get("use") == INFORMED for one in cards):
+        card["use"] = INFORMED
     results.save_model(card, made, rows)
     return card
 
