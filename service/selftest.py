@@ -121,6 +121,7 @@ class _Tally:
     runs: Counter[str] = field(default_factory=Counter)
     alarms: Counter[str] = field(default_factory=Counter)
     names: dict[str, Counter[str]] = field(default_factory=dict)
+    with_any: int = 0
     seconds: dict[str, list[float]] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     placebos: int = 0
@@ -270,6 +271,7 @@ class SelfTest:
 
         def count(tally: _Tally) -> None:
             tally.placebos += 1
+            tally.with_any += any(names for names, _ in found.values())
             tally.refused.update(refused)
             for name, (names, seconds) in found.items():
                 tally.runs[name] += 1
@@ -570,9 +572,13 @@ def _of_classes(answer: ClassesOut, findings: list[FindingOut], pair: _Pair) -> 
 
 def _summary(tally: _Tally, explainers: list[ExplainerOut], seconds: float) -> list[str]:
     distrusted = [one.explainer for one in explainers if one.trusted is False]
+    low, high = exact_interval(tally.with_any, tally.placebos) if tally.placebos else (0.0, 1.0)
     return [
         f"{tally.placebos} placebos and {tally.plantings} plantings in {seconds:,.0f} s.",
         *(one.sentence for one in explainers),
+        f"Each explainer is held to {LEVEL:.0%}, not all together: {tally.with_any} of "
+        f"{tally.placebos} placebos have a finding of some explainer (exact 95 % interval "
+        f"{low:.1%} to {high:.1%}).",
         f"Untrustworthy here: {', '.join(distrusted)}."
         if distrusted
         else f"No explainer is shown to have more than {LEVEL:.0%} false findings here.",

@@ -590,4 +590,5 @@ def _explored(inputs: Inputs, split: str, paths: pa.Array) -> np.ndarray:
     )
     place = place_of(paths, whole["path"])
     # what the database no longer has is nobody's to confirm by
-    return half[place.fill_null(0).to_numpy()] | place.is_null().to_numpy(zero_copy_only=False)
+    is_gone = place.is_null().to_numpy(zero_copy_only=False)
+    return np.asarray(half[place.fill_null(0).to_numpy()] | is_gone)

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from fastapi.testclient import TestClient
 
@@ -22,6 +23,7 @@ from service.errors import (
 )
 from service.hypotheses.registry import Registry
 from service.hypotheses.schemas import HypothesisIn, SuggestIn
+from service.hypotheses.suggesting import suggest
 from service.hypotheses.testing import Hypotheses
 from service.looks import Looks
 from service.settings import Settings
@@ -162,6 +164,52 @@ def test_what_is_masked_for_its_shift_hangs_on_the_explore_halves_alone(data, mo
     assert found.result.model is not None
     assert hypotheses._analysis.results.card(found.result.model)["without"] == before
     assert hypotheses._analysis.results.card(found.result.model)["use"] == INFORMED
+
+
+def test_suggestions_hang_on_the_explore_halves_alone(data, monkeypatch):
+    """Answers, scores and features of the confirm halves are altered beyond recognition."""
+    from service.gap import inputs as module
+
+    hypotheses = Hypotheses(Analysis(data))
+    analysis = hypotheses._analysis
+    card = analysis.results.card("logistic")
+
+    def whole():
+        return module.Inputs(analysis.database, analysis.results, card, "val", "v2")
+
+    _, confirm = module.explore_and_confirm(whole())
+
+    def altering(name, change):
+        plain = getattr(module.Inputs, name).func
+
+        def altered(self):
+            sides = plain(self)
+            if sides is None or isinstance(self, module.ChosenInputs):
+                return sides
+            pairs = zip(sides.pair, confirm.rows.pair, strict=True)
+            return module.Sides(*(change(side, rows) for side, rows in pairs))
+
+        monkeypatch.setattr(getattr(module.Inputs, name), "func", altered)
+
+    def wrong(table, rows):
+        for column in ("predicted_class_id", "is_correct"):
+            values = table[column].to_numpy(zero_copy_only=False).copy()
+            values[rows] = (values[rows] + 1) % 2
+            place = table.schema.get_field_index(column)
+            table = table.set_column(place, column, pa.array(values, table[column].type))
+        return table
+
+    def noise(array, rows):
+        array = array.copy()
+        array[rows] = 1e3 * np.random.default_rng(0).normal(size=array[rows].shape)
+        return array
+
+    before = suggest(hypotheses, whole())
+    altering("answers", wrong)
+    altering("features", noise)
+    altering("scores", noise)
+    assert whole().correct.target.tolist() != confirm.whole.correct.target.tolist()
+    assert suggest(hypotheses, whole()) == before
 
 
 @pytest.mark.parametrize("kind", [k for k in CASES if RECIPES[k].use == TEST_INPUTS])

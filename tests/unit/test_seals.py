@@ -192,6 +192,23 @@ def test_the_running_coverage_counts_opened_seals(data):
     assert found.head == found.seals[0].sha256
 
 
+@pytest.mark.parametrize("trained_anew", [False, True])
+def test_an_opened_seal_whose_answer_was_removed_is_counted(data, trained_anew):
+    """Else whoever deletes the models that missed has a better coverage."""
+    analysis = Analysis(data)
+    for model in ("a", "b"):
+        seal(analysis, model)
+    assert Seals(data).all().n_lost == 0
+    for model in ("a", "b"):
+        analysis.evaluate(model)
+    shutil.rmtree(data / "results" / "a")
+    if trained_anew:
+        analysis.train(model="a", backbone="toy", head="nearest_mean", params={}, seed=0)
+    found = Seals(data).all()
+    assert (found.n_opened, found.n_lost) == (1, 1)
+    assert "1 more was opened and the answer removed" in found.summary[-1]
+
+
 def test_a_changed_record_is_told_and_nothing_is_judged_by_it(data):
     analysis = Analysis(data)
     made = seal(analysis, "a")
