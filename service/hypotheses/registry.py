@@ -34,22 +34,12 @@ from service.sentences import points
 
 NAME = "hypotheses"
 HYPOTHESIS, RESULT = "hypothesis", "result"
-_MODEL = "hypothesis-"
 _ID = 12  # characters of the hash
 
 
 def model_of(hypothesis: str) -> str:
     """Return the name of the model that a test makes."""
-    return f"{_MODEL}{hypothesis}"
-
-
-def tested_of(looks: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return the ids of the hypotheses that looks at test labels were for."""
-    return [
-        look["model"].removeprefix(_MODEL)
-        for look in looks
-        if look["purpose"] == HYPOTHESIS and str(look["model"]).startswith(_MODEL)
-    ]
+    return f"hypothesis-{hypothesis}"
 
 
 class Registry:
@@ -79,16 +69,6 @@ class Registry:
         AlreadyRegistered, RecordChanged
         """
         _refuse_registered(self._register.all(), content)
-
-    def missing(self, ids: Iterable[str]) -> list[str]:
-        """Return which of these ids are not registered.
-
-        Raises
-        ------
-        RecordChanged
-        """
-        known = {_id(record) for record in self._register.all()}
-        return sorted(set(ids) - known)
 
     def content(self, hypothesis: str) -> dict[str, Any]:
         """Return what was registered.
