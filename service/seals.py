@@ -305,10 +305,7 @@ class Seals:
 
     def _loaded_at(self, backbone: str, split: str) -> datetime:
         """Return since when the present data of a split are here: older looks saw others."""
-        found = self._database.rows(
-            "select loaded_at from load_report where backbone = ? and split = ?", [backbone, split]
-        )
-        loaded_at: datetime = found[0]["loaded_at"]
+        loaded_at = self._database.loaded_at(backbone, split)
         return loaded_at.replace(microsecond=loaded_at.microsecond // 1000 * 1000)
 
     def n_looks(self, backbone: str, target: str) -> int:

@@ -563,3 +563,11 @@ def test_halves_hang_on_no_backbone(world, tmp_path):
         assert not any(a & b for a, b in zip(explored, confirmed[backbone], strict=True))
     for of_toy, of_tiny in zip(confirmed["toy"], confirmed["tiny"], strict=True):
         assert of_tiny <= of_toy
+
+
+def test_a_baseline_on_several_backbones_can_be_refined(hypotheses):
+    hypotheses._analysis.train(
+        model="both", backbone="toy+tiny", head="logistic", params={}, seed=0, without=["toy.1"]
+    )
+    found = hypotheses.test(hypotheses.register(asked("mixup", baseline="both")).id)
+    assert hypotheses._analysis.results.card(found.result.model)["without"] == ["toy.1"]

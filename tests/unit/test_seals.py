@@ -129,6 +129,15 @@ def test_what_is_sealed_is_not_sealed_again(data):
     assert len(Seals(data).all().seals) == 1
 
 
+def test_a_model_of_backbones_side_by_side_is_sealed(data):
+    analysis = Analysis(data)
+    analysis.train(model="both", backbone="toy+tiny", head="lda", params={}, seed=0)
+    made = seal(analysis, "both")
+    assert made.n_looks_before == 0
+    analysis.evaluate("both")
+    assert Seals(data).one(made.seal).truth is not None
+
+
 def test_wrong_ends_are_refused(data):
     analysis = Analysis(data)
     for ends, error in (
