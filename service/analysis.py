@@ -329,7 +329,10 @@ class Analysis:
     ) -> dict[str, Any]:
         """Make a head between two linear ones, store it, and return its card.
 
-        `about` is what else the card is to say.
+        Parameters
+        ----------
+        about
+            What else the card is to say.
 
         Raises
         ------

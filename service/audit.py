@@ -16,6 +16,7 @@ from models.leaks import NearDuplicates, first_of_each, near_duplicates, row_has
 from service.database import Database
 from service.evaluations import SEED
 from service.importing import LEARNT_FROM
+from service.looks import Looks
 from service.register import Register
 from service.results import IMPORTED, Results, path_hashes, rows_digest, train_row_table
 from service.schemas import AuditOut, CheckOut, PairOut
@@ -33,6 +34,7 @@ _TEXT = {  # what each check proves, in the order in which they are made
     "records": "what was registered before it was scored is as it was written",
 }
 _REGISTERS = ("hypotheses", "seals")
+_TESTED = "hypothesis-"  # and the id: name of the head that a test makes
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,11 @@ def with_records(audit: Audit, data: Path) -> Audit:
     """Add to an audit whether the registered records of a data folder are as they were written."""
     broken = {name: Register(data, name).broken() for name in _REGISTERS}
     found = [f"{name}: {where}" for name, where in broken.items() if where is not None]
+    if broken["hypotheses"] is None:
+        found += [
+            f"hypotheses: {one} was tested (gapscope looks) and is no longer on record"
+            for one in _cut_off(data)
+        ]
     if found:
         check = _check(
             "records", False, f"Changed by another hand: {'; '.join(found)}.", count=len(found)
@@ -131,6 +138,20 @@ def with_records(audit: Audit, data: Path) -> Audit:
     return replace(audit, answer=audit.answer.model_copy(update={
         "checks": checks, "passed": passed
     }))  # fmt: skip
+
+
+def _cut_off(data: Path) -> list[str]:
+    """Ids of hypotheses whose heads looked at test labels, and which are not on record.
+
+    A chain of records without its end is a chain.
+    """
+    tested = {
+        look["model"].removeprefix(_TESTED)
+        for look in Looks(data).all()
+        if look["purpose"] == "hypothesis" and str(look["model"]).startswith(_TESTED)
+    }
+    known = [record.sha256 for record in Register(data, _REGISTERS[0]).all()]
+    return sorted(one for one in tested if not any(sha.startswith(one) for sha in known))
 
 
 def _unknown(card: dict[str, Any]) -> str | None:

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -324,6 +325,17 @@ class Database:
             }
         found = self.rows("select split, sha256 from load_report where backbone = ?", [backbone])
         return {row["split"]: row["sha256"] for row in found}
+
+    def loaded_at(self, backbone: str, split: str) -> datetime:
+        """Return since when the present data of a split are here; of a join, the newest part's."""
+        times: list[datetime] = [
+            row["loaded_at"]
+            for part in self._parts_of(backbone)
+            for row in self.rows(
+                "select loaded_at from load_report where backbone = ? and split = ?", [part, split]
+            )
+        ]
+        return max(times)
 
     def images(self, split: str, *, look: Look) -> pa.Table:
         """Return path and class_id of the images of a test split; the look is logged first.

@@ -170,6 +170,12 @@ class AlreadyScored(ServiceError):
     code = "already_scored"
 
 
+class AlreadyRegistered(ServiceError):
+    """The same refinement of the same head on the same images, under whatever title or family."""
+
+    code = "already_registered"
+
+
 class BadHypothesis(ServiceError):
     """What is no hypothesis."""
 
@@ -279,6 +285,7 @@ STATUS: dict[type[Exception], int] = {
     RecordNotKept: 503,
     RecordChanged: 409,
     AlreadyScored: 409,
+    AlreadyRegistered: 409,
     BadHypothesis: 422,
     ReadsTestInputs: 409,
     AlreadySeen: 409,

@@ -10,6 +10,7 @@ from service.api import Drawing, drawn
 from service.errors import NotReady
 from service.gap_routes import accepted
 from service.hypotheses.charts import hypotheses_spec
+from service.hypotheses.registry import model_of
 from service.hypotheses.schemas import (
     HypothesesOut,
     HypothesisIn,
@@ -18,7 +19,7 @@ from service.hypotheses.schemas import (
     SuggestIn,
     SuggestionsOut,
 )
-from service.hypotheses.testing import Hypotheses, model_of
+from service.hypotheses.testing import Hypotheses
 from service.jobs import HYPOTHESIS, OPEN, SUGGEST, Job, Jobs
 from service.schemas import JobOut
 

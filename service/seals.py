@@ -6,7 +6,7 @@ A seal is opened by the evaluation that scores the same model on the same data: 
 stands beside what was predicted (`service.sealing`). Nothing here reads labels of a target.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -99,6 +99,10 @@ class SealsOut(Answer):
     summary: list[str]
     n_opened: int
     n_covered: int
+    n_lost: int = Field(
+        description="Seals whose target labels were read after the seal, and whose answer is gone: "
+        "a model deleted, trained anew, or whose data were loaded anew."
+    )
     coverage: EstimateOut = Field(
         description="Share of the opened seals whose interval holds the truth; Wilson's interval "
         "takes seals as independent, which those on the same images are not quite."
@@ -213,6 +217,8 @@ class Seals:
         found = [self._out(record) for record in reversed(records)]
         opened = [one for one in found if one.covered is not None]
         k, n = sum(bool(one.covered) for one in opened), len(opened)
+        looks = self._looks.all()
+        lost = sum(one.truth is None and self._was_opened(one, looks) for one in found)
         coverage = (
             share(k, n)
             if n
@@ -220,9 +226,10 @@ class Seals:
         )
         answer = EstimateOut.of(coverage, {"images": "seals"})
         return SealsOut(
-            summary=_in_words(answer, len(found), broken),
+            summary=_in_words(answer, len(found), broken, lost),
             n_opened=n,
             n_covered=k,
+            n_lost=lost,
             coverage=answer,
             broken=broken,
             head=None if broken else self._register.head(),
@@ -257,6 +264,19 @@ class Seals:
             sha256=record.sha256, **content, truth=truth, covered=covered, not_opened=why,
         )  # fmt: skip
 
+    def _was_opened(self, seal: SealOut, looks: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether the target's labels were read with this very model after it was sealed."""
+        until = None
+        if self._results.has(seal.model):
+            made_at = self._results.card(seal.model)["created_at"]
+            until = None if made_at == seal.created_at else datetime.fromisoformat(made_at)
+        return any(
+            (look["model"], look["split"]) == (seal.model, seal.target)
+            and _at(look) >= seal.sealed_at
+            and (until is None or _at(look) < until)
+            for look in looks
+        )
+
     def _truth(self, content: Mapping[str, Any]) -> tuple[EstimateOut | None, str | None]:
         """Return the accuracy that an evaluation stored, or why there is none."""
         model, target = content["model"], content["target"]
@@ -285,10 +305,7 @@ class Seals:
 
     def _loaded_at(self, backbone: str, split: str) -> datetime:
         """Return since when the present data of a split are here: older looks saw others."""
-        found = self._database.rows(
-            "select loaded_at from load_report where backbone = ? and split = ?", [backbone, split]
-        )
-        loaded_at: datetime = found[0]["loaded_at"]
+        loaded_at = self._database.loaded_at(backbone, split)
         return loaded_at.replace(microsecond=loaded_at.microsecond // 1000 * 1000)
 
     def n_looks(self, backbone: str, target: str) -> int:
@@ -334,18 +351,23 @@ def seal_in_words(seal: SealOut) -> str:
     return f"{seal.model} on {seal.target}: {said}, {seal.truth.estimate:.1%} came: {word}."
 
 
-def _in_words(coverage: EstimateOut, n: int, broken: str | None) -> list[str]:
+def _in_words(coverage: EstimateOut, n: int, broken: str | None, lost: int) -> list[str]:
     if broken is not None:
         return [f"The stored seals were changed ({broken}): none of them counts."]
     words = f"{n} seal{'s' * (n != 1)}"
+    gone = [
+        f"{lost} more {'were' if lost > 1 else 'was'} opened and the answer removed since: the "
+        "share above does not count what came there."
+    ] * bool(lost)
     if coverage.estimate is None or coverage.low is None or coverage.high is None:
-        return [f"{words}, none opened yet."]
+        return [f"{words}, none opened{'' if lost else ' yet'}.", *gone]
     opened = coverage.n["seals"]
     return [
         f"{words}, {opened} opened; {round(coverage.estimate * opened)} of {opened} held the "
         f"truth: {coverage.estimate:.0%} (95 % interval {coverage.low:.0%} to "
         f"{coverage.high:.0%}), where {LEVEL:.0%} are aimed at. Seals on the same images share "
-        "their chance."
+        "their chance.",
+        *gone,
     ]
 
 

@@ -63,6 +63,7 @@ SIZES = (0.02, 0.05, 0.10)
 HALF = 0.5
 LABEL_NOISE, FEATURE_SHIFT = "label noise", "features moved"
 DUPLICATES, RELABELLING = "copies of wrong images", "classes relabelled"
+_FEWEST_TOLD = 20  # placebos that tell something
 _FEWEST = 100  # images of the reference
 _HALF_MOST = 1500  # images of a placebo's half
 _SHARES, _MOST = (0.3, 0.7), (1500, 3500)  # of the reference, and candidates for the changed set
@@ -122,6 +123,7 @@ class _Tally:
     runs: Counter[str] = field(default_factory=Counter)
     alarms: Counter[str] = field(default_factory=Counter)
     names: dict[str, Counter[str]] = field(default_factory=dict)
+    with_any: int = 0
     seconds: dict[str, list[float]] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     placebos: int = 0
@@ -271,6 +273,7 @@ class SelfTest:
 
         def count(tally: _Tally) -> None:
             tally.placebos += 1
+            tally.with_any += any(names for names, _ in found.values())
             tally.refused.update(refused)
             for name, (names, seconds) in found.items():
                 tally.runs[name] += 1
@@ -466,7 +469,7 @@ class SelfTest:
         one = ExplainerOut(
             explainer=name,
             false_alarm=alarm,
-            trusted=None if alarm.low is None else alarm.low <= LEVEL,
+            trusted=_trusted(alarm),
             sentence="",
             false_findings=dict(tally.names.get(name, Counter()).most_common()),
             power=[
@@ -569,6 +572,15 @@ def _of_classes(answer: ClassesOut, findings: list[FindingOut], pair: _Pair) -> 
     return clearest.class_id in pair.concerned, None, None
 
 
+def _trusted(alarm: RateOut) -> bool | None:
+    """Whether false alarms are as rare as they should be; None where too few runs say nothing."""
+    if alarm.low is None:
+        return None
+    if alarm.low > LEVEL:
+        return False
+    return True if alarm.n >= _FEWEST_TOLD else None
+
+
 def _summary(tally: _Tally, explainers: list[ExplainerOut], seconds: float) -> list[str]:
     distrusted = [one.explainer for one in explainers if one.trusted is False]
     largest = max(SIZES)
@@ -580,9 +592,13 @@ def _summary(tally: _Tally, explainers: list[ExplainerOut], seconds: float) -> l
     ]
     reach = max((one.false_alarm.high for one in explainers if one.false_alarm.high is not None),
                 default=1.0)  # fmt: skip
+    low, high = exact_interval(tally.with_any, tally.placebos) if tally.placebos else (0.0, 1.0)
     return [
         f"{tally.placebos} placebos and {tally.plantings} plantings in {seconds:,.0f} s.",
         *(one.sentence for one in explainers),
+        f"Each explainer is held to {LEVEL:.0%}, not all together: {tally.with_any} of "
+        f"{tally.placebos} placebos have a finding of some explainer (exact 95 % interval "
+        f"{low:.1%} to {high:.1%}).",
         f"Untrustworthy here: {', '.join(distrusted)}."
         if distrusted
         else f"No explainer is shown to have more than {LEVEL:.0%} false findings here; what "

@@ -15,6 +15,7 @@ from models.heads import LinearHead
 from models.heads.given import read_head
 from models.heads.linear import interpolated
 from models.heads.validation import NEVER_HELD
+from models.refining.recipes import INFORMED
 from service.database import Database
 from service.errors import ModelExists
 from service.results import INTERPOLATED, NATIVE, Results, joined_rows, rows_digest, train_row_table
@@ -105,7 +106,7 @@ def interpolate(
 ) -> dict[str, Any]:
     """Make a model whose scores are (1 - alpha) · those of `a` + alpha · those of `b`.
 
-    What either learnt from, the new one learnt from.
+    What either learnt from, the new one learnt from; `about` is what else its card is to say.
 
     Raises
     ------
@@ -142,6 +143,8 @@ def interpolate(
         "rows": _rows_of(cards, rows),
         **(about or {}),
     }
+    if any(one.get("use") == INFORMED for one in cards):
+        card["use"] = INFORMED
     results.save_model(card, made, rows)
     return card
 

@@ -106,6 +106,9 @@ def two_sets(
     _, start, counts = np.unique(labels[order], return_index=True, return_counts=True)
     # how many of a class: rounded so that odd classes are no rounder than the whole
     steps = [np.diff(np.floor(np.cumsum(counts) * share + 0.5), prepend=0) for share in wanted]
+    if wanted[0] == wanted[1]:
+        # placebos: the odd image of a class goes to neither, else the mix of classes would shift
+        steps = [np.minimum(one, counts // 2) for one in steps]
     first = np.minimum(steps[0], counts)
     second = np.minimum(steps[1], counts - first)
     place = np.arange(n) - np.repeat(start, counts)

@@ -53,7 +53,8 @@ class Options:
     mixup : α of Beta(α, α), by whose draws two rows and their targets are mixed; 0: none
     averaging : "ema" or "swa": the mean of the iterates instead of the last one; None: the last
     early_stopping : whether the iterate that is best on the monitored rows is kept
-    hard : weight of the rows that a more strongly penalised fit gets wrong; all others weigh 1
+    hard : weight of the rows that a stiff fit (C = .01) gets wrong, as a multiple of the others';
+        weights are 1 on average, so that C means the same
 
     Noise, dropout and mixup are drawn once for each row, from the seed, not anew in each pass: the
     loss stays one smooth function, and a training repeatable (few rows are drawn several times).
@@ -147,14 +148,33 @@ def fit(
         yield from run.fitted()
 
 
-def _guide(part: Part, options: Options, *, seed: int, low_precision: bool) -> Fitted:
+@dataclass(frozen=True)
+class _Guide:
+    """A head whose errors are the hard rows, and their share."""
+
+    head: Fitted
+    share: float
+
+    def weights(self, X: torch.Tensor, y: torch.Tensor, hard: float) -> torch.Tensor:
+        """Weight of each row of a block, 1 on average over all rows."""
+        mean = 1 + (hard - 1) * self.share
+        return torch.where(self.is_hard(X, y), hard / mean, 1 / mean)
+
+    def is_hard(self, X: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Whether the head gets each row wrong."""
+        return torch.addmm(self.head.bias, X, self.head.weight).argmax(dim=1) != y
+
+
+def _guide(part: Part, options: Options, *, seed: int, low_precision: bool) -> _Guide:
     """Fit the head whose errors on these rows are the hard ones: too stiff to know them by heart.
 
     One head for all penalties, so that a penalty's fit does not hang on which others are tried.
     """
     plain = Options(balanced=options.balanced)
     (found,) = fit(part, [_GUIDE_C], plain, seed=seed, low_precision=low_precision)
-    return found
+    guide = _Guide(found, 0.0)
+    n_hard = sum(int(guide.is_hard(X, y).sum()) for X, y in part.blocks(8192))
+    return _Guide(found, n_hard / part.n)
 
 
 class _Run:
@@ -317,7 +337,7 @@ class _Objective:
         *,
         seed: int,
         low_precision: bool,
-        guide: Fitted | None = None,
+        guide: _Guide | None = None,
     ) -> None:
         self._part, self._options, self._seed = part, options, seed
         self._guide = guide
@@ -485,7 +505,7 @@ class _Learnt:
         self,
         options: Options,
         row_weight: torch.Tensor | None,
-        guide: Fitted | None,
+        guide: _Guide | None,
         seed: int,
     ) -> None:
         self._options, self._row_weight, self._seed = options, row_weight, seed
@@ -495,8 +515,7 @@ class _Learnt:
     def __call__(self, X: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, Targets]:
         weight = None if self._row_weight is None else self._row_weight[y]
         if self._guide is not None:
-            said = torch.addmm(self._guide.bias, X, self._guide.weight).argmax(dim=1)
-            hard = torch.where(said == y, 1.0, self._options.hard)
+            hard = self._guide.weights(X, y, self._options.hard)
             weight = hard if weight is None else weight * hard
         wanted = Targets(y, weight=weight, smoothing=self._options.label_smoothing)
         if not self._options.is_drawn:

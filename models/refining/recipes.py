@@ -280,7 +280,7 @@ RECIPES: Mapping[str, Recipe] = {
         {"tau": (Param(high=10.0, is_open=True), 1.0)},
     ),
     "reweight_hard": Recipe(
-        "learns more from train rows that a stiffer head gets wrong",
+        "learns more from train rows that a stiff head gets wrong",
         TRAIN,
         _loss("hard", lambda r: {"hard": r["weight"]}),
         {"weight": (Param(low=1.0, high=100.0, is_open=True), 3.0)},
@@ -317,7 +317,7 @@ RECIPES: Mapping[str, Recipe] = {
         "reads the features of several networks", TRAIN, _concatenated, lists=("backbones",)
     ),
     "drop_features": Recipe(
-        "does not read the named features",
+        "does not read the named features (what you name may come from all images you saw)",
         INFORMED,
         lambda settings, r: together(settings, drop=tuple(r["features"])),
         lists=("features",),

@@ -17,7 +17,7 @@ from pydantic import Field
 from etl.database import RESULTS
 from service.schemas import Answer
 
-FORMAT = 1  # raise it whenever explainers, placebos or plantings change
+FORMAT = 2  # raise it whenever explainers, placebos or plantings change
 LEVEL = 0.05  # share of placebos with a finding that an honest explainer may have
 
 
@@ -49,7 +49,8 @@ class ExplainerOut(Answer):
     explainer: str
     false_alarm: RateOut = Field(description="Placebos on which it has a finding.")
     trusted: bool | None = Field(
-        description="False where the interval of its false alarms lies above .05; null untested."
+        description="False where the interval of its false alarms lies above .05; null with fewer "
+        "than 20 placebos."
     )
     sentence: str
     false_findings: dict[str, int] = Field(description="What they were, and how often.")

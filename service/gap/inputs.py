@@ -567,15 +567,30 @@ class PlantedInputs(ChosenInputs):
 def explore_and_confirm(inputs: Inputs) -> tuple[ChosenInputs, ChosenInputs]:
     """Return both splits' explore halves, and their confirm halves.
 
-    The same images in every process, whatever the model: half of each class, by path and seed.
+    The same images in every process, whatever the model and however many of the images its backbone
+    has: half of each class of the split, by path and seed.
     """
     halves = Sides(
         *(
-            explore_half(labels, path_hashes(paths.to_pylist()), seed=SEED)
-            for labels, paths in zip(inputs.labels.pair, inputs.paths.pair, strict=True)
+            _explored(inputs, split, paths)
+            for split, paths in zip(inputs.splits.pair, inputs.paths.pair, strict=True)
         )
     )
     return (
         ChosenInputs(inputs, halves.map(np.flatnonzero)),
         ChosenInputs(inputs, halves.map(lambda half: np.flatnonzero(~half))),
     )
+
+
+def _explored(inputs: Inputs, split: str, paths: pa.Array) -> np.ndarray:
+    """Whether each image is in the explore half of all images of the split."""
+    whole = inputs.database.images(split, look=Look(inputs.model, "gap"))
+    half = explore_half(
+        whole["class_id"].to_numpy().astype(np.int64),
+        path_hashes(whole["path"].to_pylist()),
+        seed=SEED,
+    )
+    place = place_of(paths, whole["path"])
+    # what the database no longer has is nobody's to confirm by
+    is_gone = place.is_null().to_numpy(zero_copy_only=False)
+    return np.asarray(half[place.fill_null(0).to_numpy()] | is_gone)

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from models.refining.recipes import RECIPES
 from service.analysis import Analysis, resources_of
-from service.errors import BadHypothesis
+from service.errors import AlreadyRegistered, AlreadyScored, BadHypothesis
 from service.hypotheses.schemas import (
     HypothesesOut,
     HypothesisIn,
@@ -30,8 +30,8 @@ def run_hypotheses(arguments: argparse.Namespace, settings: Settings) -> None:
     if arguments.verb == "suggest":
         found = _suggested(hypotheses, arguments)
         if arguments.register:
-            for asked in found.hypotheses:
-                _say(f"registered {hypotheses.register(asked).id}: {asked.title}")
+            for said in _register_new(hypotheses, found.hypotheses):
+                _say(said)
         return _print_suggestions(found, as_json=arguments.json)
     if arguments.verb == "register":
         for asked in _read(arguments):
@@ -58,8 +58,8 @@ def _run(hypotheses: Hypotheses, arguments: argparse.Namespace) -> None:
     if arguments.suggest:
         if arguments.model is None:
             raise BadHypothesis("wanted a model to suggest hypotheses about, got none. Name it.")
-        for asked in _suggested(hypotheses, arguments).hypotheses:
-            hypotheses.register(asked)
+        for _ in _register_new(hypotheses, _suggested(hypotheses, arguments).hypotheses):
+            pass
     waiting = [
         one
         for one in hypotheses.registry.all(arguments.model).hypotheses
@@ -68,6 +68,15 @@ def _run(hypotheses: Hypotheses, arguments: argparse.Namespace) -> None:
     for number, one in enumerate(waiting, 1):
         with progress_bar(f"{number} of {len(waiting)}: {one.in_words}") as progress:
             hypotheses.test(one.id, progress=progress)
+
+
+def _register_new(hypotheses: Hypotheses, some: Iterable[HypothesisIn]) -> Iterable[str]:
+    """Register suggestions; those of an earlier call are there already."""
+    for asked in some:
+        try:
+            yield f"registered {hypotheses.register(asked).id}: {asked.title}"
+        except (AlreadyRegistered, AlreadyScored) as error:
+            yield f"not registered: {asked.title}: {error}"
 
 
 def _read(arguments: argparse.Namespace) -> list[HypothesisIn]:

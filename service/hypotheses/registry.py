@@ -5,7 +5,7 @@
 A verdict is made when it is asked for: it hangs on the family, which grows.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from models.gap.hypotheses import (
     judge,
 )
 from models.refining.recipes import in_words
-from service.errors import AlreadyScored, NotFound
+from service.errors import AlreadyRegistered, AlreadyScored, NotFound
 from service.hypotheses.schemas import HypothesesOut, HypothesisOut, PairedOut, ResultOut
 from service.register import Record, Register
 from service.schemas import EstimateOut
@@ -35,6 +35,11 @@ from service.sentences import points
 NAME = "hypotheses"
 HYPOTHESIS, RESULT = "hypothesis", "result"
 _ID = 12  # characters of the hash
+
+
+def model_of(hypothesis: str) -> str:
+    """Return the name of the model that a test makes."""
+    return f"hypothesis-{hypothesis}"
 
 
 class Registry:
@@ -48,9 +53,22 @@ class Registry:
 
         Raises
         ------
-        RecordNotKept, RecordChanged
+        AlreadyRegistered, RecordNotKept, RecordChanged
         """
-        return _id(self._register.add(HYPOTHESIS, content))
+        return _id(
+            self._register.add(
+                HYPOTHESIS, content, check=lambda records: _refuse_registered(records, content)
+            )
+        )
+
+    def refuse_registered(self, content: Mapping[str, Any]) -> None:
+        """Refuse what is registered already, under whatever title, family or images.
+
+        Raises
+        ------
+        AlreadyRegistered, RecordChanged
+        """
+        _refuse_registered(self._register.all(), content)
 
     def content(self, hypothesis: str) -> dict[str, Any]:
         """Return what was registered.
@@ -104,18 +122,22 @@ class Registry:
         results = {r.content["hypothesis"]: r for r in records if r.kind == RESULT}
         registered = [r for r in records if r.kind == HYPOTHESIS]
         families: dict[tuple[str, ...], list[Record]] = {}
+        alike: dict[tuple[str, ...], list[Record]] = {}
         for record in registered:
             if record.content["family"] is not None:
                 families.setdefault(_family(record), []).append(record)
-        verdicts: dict[str, Verdict] = {}
-        for members in families.values():
-            tested = [r for r in members if _id(r) in results]
-            found = judge(
-                [comparison_of(results[_id(r)].content) for r in tested], n_tests=len(members)
-            )
-            verdicts |= {_id(r): verdict for r, verdict in zip(tested, found, strict=True)}
+            if record.content["family"] is not None:
+                alike.setdefault(_family(record)[1:], []).append(record)
+        verdicts, of_all = _judged(families.values(), results), _judged(alike.values(), results)
         shown = [
-            _out(r, results.get(_id(r)), verdicts.get(_id(r)), len(families.get(_family(r), [])))
+            _out(
+                r,
+                results.get(_id(r)),
+                verdicts.get(_id(r)),
+                len(families.get(_family(r), [])),
+                of_all.get(_id(r)),
+                len(alike.get(_family(r)[1:], [])),
+            )
             for r in registered
             if baseline in (None, r.content["baseline"]["model"])
         ]
@@ -133,7 +155,43 @@ def _id(record: Record) -> str:
 
 def _family(record: Record) -> tuple[str, ...]:
     found = record.content
-    return str(found["family"]), found["reference"], found["target"]
+    return str(found["family"]), found["use"], found["reference"], found["target"]
+
+
+def _judged(
+    families: Iterable[Sequence[Record]], results: Mapping[str, Record]
+) -> dict[str, Verdict]:
+    verdicts: dict[str, Verdict] = {}
+    for members in families:
+        tested = [r for r in members if _id(r) in results]
+        found = judge(
+            [comparison_of(results[_id(r)].content) for r in tested], n_tests=len(members)
+        )
+        verdicts |= {_id(r): verdict for r, verdict in zip(tested, found, strict=True)}
+    return verdicts
+
+
+def _same(content: Mapping[str, Any]) -> list[Any]:
+    """Return what makes two hypotheses one: the head, what is done to it, and the images."""
+    return [
+        content["baseline"]["head_sha256"],
+        content["refinement"],
+        content["reference"],
+        content["target"],
+        content["data_sha256"],
+        content.get("rests_on"),
+    ]
+
+
+def _refuse_registered(records: Sequence[Record], content: Mapping[str, Any]) -> None:
+    for record in records:
+        if record.kind == HYPOTHESIS and _same(record.content) == _same(content):
+            raise AlreadyRegistered(
+                "wanted a refinement that is not registered yet, got that of "
+                f"{_id(record)!r}, registered at {record.added_at} in "
+                f"{record.content['family'] or 'no family'}. Another title, family or choice of "
+                "images would be a second chance: see GET /hypotheses."
+            )
 
 
 def _find(records: Sequence[Record], hypothesis: str) -> Record:
@@ -209,7 +267,12 @@ def _paired(value: Paired) -> dict[str, Any]:
 
 
 def _out(
-    record: Record, result: Record | None, verdict: Verdict | None, n_family: int
+    record: Record,
+    result: Record | None,
+    verdict: Verdict | None,
+    n_family: int,
+    of_all: Verdict | None,
+    n_all: int,
 ) -> HypothesisOut:
     found = record.content
     is_in_family = found["family"] is not None
@@ -233,13 +296,21 @@ def _out(
         line=None if found["line"] is None else found["line"]["name"],
         motivated_by=found["motivated_by"],
         contradicted_by=found["contradicted_by"],
+        n_looks_before=found.get("n_looks_before"),
         state="registered" if result is None else "tested",
-        result=None if result is None else _result_out(record, result, verdict, n_family),
+        result=None
+        if result is None
+        else _result_out(record, result, verdict, n_family, of_all, n_all),
     )
 
 
 def _result_out(
-    record: Record, result: Record, verdict: Verdict | None, n_family: int
+    record: Record,
+    result: Record,
+    verdict: Verdict | None,
+    n_family: int,
+    of_all: Verdict | None,
+    n_all: int,
 ) -> ResultOut:
     registered = record.content
     found = comparison_of(result.content)
@@ -263,11 +334,18 @@ def _result_out(
         distance_change=EstimateOut.of(found.distance_change, names),
         p_value=found.p_value,
         p_adjusted=adjusted,
+        p_adjusted_of_all=_endpoint(registered["endpoint"], found, of_all)[0],
         p_same=found.p_same,
         smallest_effect=None if verdict is None else verdict.smallest,
         confirmed=confirmed,
         verdicts=list(words),
-        sentence=sentence_of(found, verdict, names, n_family),
+        sentence=sentence_of(found, verdict, names, n_family)
+        + _beyond(verdict, of_all, n_all)
+        + (
+            f" What {registered['refinement']['model']} learnt from is not known here."
+            if (registered.get("rests_on") or {}).get("unknown")
+            else ""
+        ),
     )
 
 
@@ -338,6 +416,16 @@ def sentence_of(
     return (
         f"Underpowered: {moved}; so few images show a change with a chance of four in five only "
         f"from {verdict.smallest * 100:.1f} points on."
+    )
+
+
+def _beyond(verdict: Verdict | None, of_all: Verdict | None, n_all: int) -> str:
+    """Say what is left of a verdict once the other families are counted too."""
+    if verdict is None or of_all is None or verdict.words == of_all.words:
+        return ""
+    return (
+        f" With all {n_all} hypotheses about these two splits as one family: "
+        f"{', '.join(of_all.words)}."
     )
 
 

@@ -113,6 +113,9 @@ class ResultOut(Answer):
     )
     p_value: float = Field(description="That the gap does not change, as sided; unadjusted.")
     p_adjusted: float | None = Field(description="Of the endpoint, by Holm's method.")
+    p_adjusted_of_all: float | None = Field(
+        description="The same if all families of this use on these two splits were one."
+    )
     p_same: float = Field(description="TOST: that the gap changes by 0.3 points or more.")
     smallest_effect: float | None = Field(
         description="Change of the gap that would have been found in 4 of 5 tries at the level of "
@@ -145,6 +148,10 @@ class HypothesisOut(Answer):
     line: str | None = Field(description="Published models that distance is measured from.")
     motivated_by: str | None
     contradicted_by: str | None
+    n_looks_before: int | None = Field(
+        description="Reads of the target's labels, with any model or in SQL, before it was "
+        "registered; null in old records."
+    )
     state: Literal["registered", "tested"]
     result: ResultOut | None
 

@@ -30,6 +30,7 @@ from service.errors import (
     AlreadyScored,
     DataChanged,
     ImportedModel,
+    ModelExists,
     NotTrainedHere,
     ReadsTestInputs,
 )
@@ -37,7 +38,7 @@ from service.evaluations import SEED
 from service.gap.explaining import SUGGESTIONS, Question
 from service.gap.inputs import Inputs, Sides, explore_and_confirm
 from service.gap.store import Store
-from service.hypotheses.registry import Registry, result_content
+from service.hypotheses.registry import Registry, model_of, result_content
 from service.hypotheses.schemas import HypothesisIn, HypothesisOut, SuggestIn, SuggestionsOut
 from service.hypotheses.suggesting import suggest
 from service.importing import splits_imported
@@ -45,6 +46,7 @@ from service.lines import Lines
 from service.looks import Look
 from service.results import path_hashes
 from service.sealing import evaluate_sealed
+from service.seals import Seals
 from service.sentences import NO_FEATURES
 from service.terminal import Progress, part_of
 
@@ -53,11 +55,6 @@ if TYPE_CHECKING:
 
 _SAMPLE_ROWS = 20_000  # of the train rows, for clusters
 _OF_INFORMED = f" ({INFORMED})"
-
-
-def model_of(hypothesis: str) -> str:
-    """Return the name of the model that a test makes."""
-    return f"hypothesis-{hypothesis}"
 
 
 class Hypotheses:
@@ -94,10 +91,12 @@ class Hypotheses:
         )
         recipe = checked(asked.refinement)
         use = RECIPES[recipe["kind"]].use
+        if use == TRAIN and self._is_informed(card, recipe):
+            use = INFORMED
         _refuse_test_inputs(recipe, use, is_diagnostic=asked.diagnostic)
         self._check_fits(card, recipe, use)
         digests = database.digests(card["backbone"])
-        return {
+        content = {
             "title": asked.title,
             "cause": asked.cause,
             "baseline": {
@@ -118,6 +117,27 @@ class Hypotheses:
             "seed": SEED,
             "motivated_by": asked.motivated_by,
             "contradicted_by": asked.contradicted_by,
+            "rests_on": self._rests_on(card, recipe),
+            "n_looks_before": Seals(self._analysis.data).n_looks(card["backbone"], target),
+        }
+        self.registry.refuse_registered(content)
+        return content
+
+    def _rests_on(self, card: Mapping[str, Any], recipe: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the heads and the data that the refined head will be made of, beside the baseline.
+
+        Else they could be exchanged between registering and testing, once something is known.
+        """
+        names = [card["backbone"], *recipe.get("backbones", []), recipe.get("backbone")]
+        results, other = self._analysis.results, recipe.get("model")
+        return {
+            "data": {
+                name: self._analysis.database.digests(name)
+                for name in dict.fromkeys(names)
+                if name is not None
+            },
+            "heads": {} if other is None else {other: results.head_sha256(other)},
+            "unknown": other is not None and results.card(other).get("rows") is None,
         }
 
     def test(
@@ -143,7 +163,9 @@ class Hypotheses:
         inputs = Inputs(
             analysis.database, analysis.results, card, found["reference"], found["target"]
         )
-        if not is_diagnostic and not analysis.results.has(model):
+        if not is_diagnostic and analysis.results.has(model):
+            _refuse_stranger(analysis.results.card(model), hypothesis)
+        elif not is_diagnostic:
             self._make(hypothesis, found, inputs, part_of(progress, 0.05, 0.9))
         progress(0.9, "scoring the refined head")
         if is_diagnostic:
@@ -239,6 +261,11 @@ class Hypotheses:
             )
         return question, question.key(SUGGESTIONS)
 
+    def _is_informed(self, card: Mapping[str, Any], recipe: Mapping[str, Any]) -> bool:
+        """Whether a head that takes part was itself found by looking at the test sets."""
+        others = [self._analysis.results.card(recipe["model"])] if "model" in recipe else []
+        return any(one.get("use") == INFORMED for one in (card, *others))
+
     def _check_fits(self, card: Mapping[str, Any], recipe: Mapping[str, Any], use: str) -> None:
         """Refuse a recipe that cannot be made of this baseline, or whose score is known."""
         if card["backbone"] is None:
@@ -277,9 +304,15 @@ class Hypotheses:
         self._refuse_known(card, order)
 
     def _refuse_known(self, card: Mapping[str, Any], order: Order) -> None:
-        """Refuse a refinement whose score is already here under another name."""
-        if order.drop or order.drop_unstable is not None or order.between is not None:
+        """Refuse a refinement whose score is already here under another name.
+
+        Whatever the seed: of the same head with the same parameters, another seed tells the score.
+        """
+        if order.between is not None:
+            self._refuse_known_between(card, *order.between)
+        if order.drop_unstable is not None or order.between is not None:
             return
+        dropped = [] if order.backbones else sorted({*order.drop, *card.get("without", [])})
         backbone = JOIN.join(order.backbones) or card["backbone"]
         for other in self._analysis.results.models():
             asked = other.get("asked") or {}
@@ -288,14 +321,28 @@ class Hypotheses:
             is_same = (
                 other["backbone"] == backbone
                 and (order.head, order.params) in settings
-                and other["seed"] == card["seed"]
-                and not other.get("without")
+                and sorted(other.get("without") or []) == dropped
                 and not other.get("left_out")
             )
             if is_same and self._analysis.results.evaluation(other["model"]):
                 raise AlreadyScored(
                     f"wanted a refinement whose score nobody has seen, got the head of "
                     f"{other['model']!r}, which is evaluated. Foretell another one."
+                )
+
+    def _refuse_known_between(self, card: Mapping[str, Any], model: str, alpha: float) -> None:
+        results = self._analysis.results
+        known = [model] if alpha == 1 else []
+        for other in results.models():
+            made = other.get("interpolated") or {}
+            ends = made.get("model_a"), made.get("model_b"), other["params"].get("alpha")
+            if made and ends in ((card["model"], model, alpha), (model, card["model"], 1 - alpha)):
+                known.append(other["model"])
+        for name in known:
+            if results.evaluation(name):
+                raise AlreadyScored(
+                    "wanted a refinement whose score nobody has seen, got the head of "
+                    f"{name!r}, which is evaluated. Foretell another one."
                 )
 
     def _line(self, card: Mapping[str, Any], reference: str, target: str) -> dict[str, Any] | None:
@@ -336,9 +383,16 @@ class Hypotheses:
             )
         digests = self._analysis.database.digests(card["backbone"])
         changed = [s for s, sha in found["data_sha256"].items() if digests.get(s) != sha]
+        rests_on = found.get("rests_on") or {"data": {}, "heads": {}}
+        for backbone, then in rests_on["data"].items():
+            there = self._analysis.database.digests(backbone)
+            changed += [f"{s} of {backbone}" for s, sha in then.items() if there.get(s) != sha]
+        for model, sha in rests_on["heads"].items():
+            if self._analysis.results.head_sha256(model) != sha:
+                changed.append(f"the head of {model}")
         if changed:
             raise DataChanged(
-                f"wanted the images of {', '.join(changed)} as they were when the hypothesis was "
+                f"wanted {', '.join(changed)} as they were when the hypothesis was "
                 "registered, got others. Register it anew."
             )
         return card
@@ -350,7 +404,6 @@ class Hypotheses:
         card, recipe = inputs.card, found["refinement"]
         model = model_of(hypothesis)
         about = {"hypothesis": hypothesis, "use": found["use"]}
-        without: list[str] = []
         if recipe["kind"] == MASK_SHIFTING:
             order = Order(**_own(card))
             without = shifting(inputs, recipe["n"])
@@ -364,16 +417,32 @@ class Hypotheses:
         backbone = JOIN.join(order.backbones) or card["backbone"]
         if order.drop_unstable is not None:
             without = self._unstable(backbone, order.drop_unstable)
+        # what the baseline does not read or learn from is no part of what is changed
+        own = card.get("without") or []
+        if backbone == card["backbone"]:
+            without = [*without, *own]
+        elif card["backbone"] in order.backbones and len(order.backbones) > 1:
+            without = [*without, *(f"{card['backbone']}.{name}" for name in own)]
         self._analysis.train(
             model=model,
             backbone=backbone,
             head=order.head,
             params=order.params,
             seed=card["seed"],
+            leave_out=self._left_out(card),
+            why=(card.get("left_out") or {}).get("why"),
             without=without,
             about=about,
             progress=progress,
         )
+
+    def _left_out(self, card: Mapping[str, Any]) -> list[str]:
+        """Return the train rows that the baseline was not to learn from."""
+        if not card.get("left_out"):
+            return []
+        _, paths = self._analysis.database.train_rows(card["backbone"])
+        learnt = self._analysis.results.learnt_from(card["model"], paths)
+        return [path for path, known in zip(paths, learnt, strict=True) if not known]
 
     def _unstable(self, backbone: str, part: float) -> list[str]:
         rows, _ = self._analysis.database.train_rows(backbone)
@@ -482,6 +551,15 @@ def _refuse_test_inputs(recipe: Mapping[str, Any], use: str, *, is_diagnostic: b
         raise InvalidParams(
             f"wanted a recipe that reads test inputs for a diagnostic, got {recipe['kind']}. Leave "
             "diagnostic out."
+        )
+
+
+def _refuse_stranger(card: Mapping[str, Any], hypothesis: str) -> None:
+    """Refuse a model that has the refined head's name and was not made by this test."""
+    if card.get("hypothesis") != hypothesis:
+        raise ModelExists(
+            f"wanted to make {card['model']!r} from the registered recipe, got a model of that "
+            "name that something else made. Delete it: what it scored is not the recipe's."
         )
 
 

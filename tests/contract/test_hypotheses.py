@@ -4,6 +4,7 @@ import json
 import shutil
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from fastapi.testclient import TestClient
 
@@ -12,9 +13,17 @@ from models.errors import InvalidParams
 from models.refining.recipes import INFORMED, RECIPES, TEST_INPUTS, TRAIN, checked, order_of
 from service.analysis import Analysis
 from service.app import create_app
-from service.errors import AlreadyScored, DataChanged, ReadsTestInputs, RecordChanged
+from service.errors import (
+    AlreadyRegistered,
+    AlreadyScored,
+    DataChanged,
+    ModelExists,
+    ReadsTestInputs,
+    RecordChanged,
+)
 from service.hypotheses.registry import Registry
 from service.hypotheses.schemas import HypothesisIn, SuggestIn
+from service.hypotheses.suggesting import suggest
 from service.hypotheses.testing import Hypotheses
 from service.looks import Looks
 from service.settings import Settings
@@ -155,6 +164,52 @@ def test_what_is_masked_for_its_shift_hangs_on_the_explore_halves_alone(data, mo
     assert found.result.model is not None
     assert hypotheses._analysis.results.card(found.result.model)["without"] == before
     assert hypotheses._analysis.results.card(found.result.model)["use"] == INFORMED
+
+
+def test_suggestions_hang_on_the_explore_halves_alone(data, monkeypatch):
+    """Answers, scores and features of the confirm halves are altered beyond recognition."""
+    from service.gap import inputs as module
+
+    hypotheses = Hypotheses(Analysis(data))
+    analysis = hypotheses._analysis
+    card = analysis.results.card("logistic")
+
+    def whole():
+        return module.Inputs(analysis.database, analysis.results, card, "val", "v2")
+
+    _, confirm = module.explore_and_confirm(whole())
+
+    def altering(name, change):
+        plain = getattr(module.Inputs, name).func
+
+        def altered(self):
+            sides = plain(self)
+            if sides is None or isinstance(self, module.ChosenInputs):
+                return sides
+            pairs = zip(sides.pair, confirm.rows.pair, strict=True)
+            return module.Sides(*(change(side, rows) for side, rows in pairs))
+
+        monkeypatch.setattr(getattr(module.Inputs, name), "func", altered)
+
+    def wrong(table, rows):
+        for column in ("predicted_class_id", "is_correct"):
+            values = table[column].to_numpy(zero_copy_only=False).copy()
+            values[rows] = (values[rows] + 1) % 2
+            place = table.schema.get_field_index(column)
+            table = table.set_column(place, column, pa.array(values, table[column].type))
+        return table
+
+    def noise(array, rows):
+        array = array.copy()
+        array[rows] = 1e3 * np.random.default_rng(0).normal(size=array[rows].shape)
+        return array
+
+    before = suggest(hypotheses, whole())
+    altering("answers", wrong)
+    altering("features", noise)
+    altering("scores", noise)
+    assert whole().correct.target.tolist() != confirm.whole.correct.target.tolist()
+    assert suggest(hypotheses, whole()) == before
 
 
 @pytest.mark.parametrize("kind", [k for k in CASES if RECIPES[k].use == TEST_INPUTS])
@@ -378,3 +433,141 @@ def test_on_the_command_line(data, monkeypatch, capsys, tmp_path):
     assert main(["hypotheses", "register", str(file)]) == 2
     assert "JSON" in capsys.readouterr().err
     assert main(["hypotheses", "run", "--suggest"]) == 2
+
+
+def test_a_head_that_bears_the_name_of_a_test_is_not_scored_for_it(hypotheses):
+    """Anybody can train one of that name once the id is known, on whatever was learnt since."""
+    registered = hypotheses.register(asked())
+    hypotheses._analysis.train(
+        model=f"hypothesis-{registered.id}", backbone="toy", head="lda", params={}, seed=0
+    )
+    with pytest.raises(ModelExists, match="something else made"):
+        hypotheses.test(registered.id)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"title": "again"}, {"family": "mine"}, {"images": "confirm"}, {"sided": "two"}]
+)
+@pytest.mark.parametrize("kind", ["drop_unstable", "interpolate", "mixup"])
+def test_the_same_refinement_is_registered_once(hypotheses, kind, fields):
+    hypotheses.register(asked(kind))
+    with pytest.raises(AlreadyRegistered, match="second chance"):
+        hypotheses.register(asked(kind, **fields))
+
+
+def test_another_seed_does_not_hide_a_known_score(hypotheses):
+    card = hypotheses._analysis.results.card("logistic")
+    params = {**card["params"], "C": card["params"]["C"] / 10}
+    hypotheses._analysis.train(model="peek", backbone="toy", head="logistic", params=params, seed=9)
+    hypotheses._analysis.evaluate("peek")
+    with pytest.raises(AlreadyScored, match="peek"):
+        hypotheses.register(asked())
+
+
+def test_a_known_head_between_two_is_not_foretold(hypotheses):
+    with pytest.raises(AlreadyScored, match="'mean'"):
+        hypotheses.register(asked(refinement={"kind": "interpolate", "model": "mean", "alpha": 1}))
+    hypotheses._analysis.interpolate("logistic", "mean", alpha=0.25, name="peek")
+    hypotheses._analysis.evaluate("peek")
+    with pytest.raises(AlreadyScored, match="peek"):
+        hypotheses.register(asked("interpolate"))
+
+
+def test_families_of_ones_own_are_counted_together_too(hypotheses):
+    """A family for each hypothesis escapes Holm; the numbers of all together stand beside it."""
+    alone = hypotheses.test(hypotheses.register(asked()).id)
+    for kind in ("mixup", "averaging", "feature_noise"):
+        hypotheses.register(asked(kind, family=f"only {kind}"))
+    after = hypotheses.registry.get(alone.id)
+    assert after.n_family == 1
+    assert after.result.p_adjusted == alone.result.p_adjusted
+    assert after.result.p_adjusted_of_all == pytest.approx(min(1, 4 * alone.result.p_value))
+
+
+def test_what_is_made_of_an_informed_head_is_informed(hypotheses):
+    masked = hypotheses.test(hypotheses.register(asked("mask_shifting")).id).result.model
+    on_it = hypotheses.register(asked("mixup", baseline=masked))
+    assert (on_it.use, on_it.images) == (INFORMED, "confirm")
+    assert "informed" in on_it.family
+    refinement = {"kind": "interpolate", "model": masked, "alpha": 0.5}
+    assert hypotheses.check(asked(refinement=refinement))["use"] == INFORMED
+    made = hypotheses._analysis.interpolate("mean", masked, alpha=0.5, name="between")
+    assert made["use"] == INFORMED
+
+
+def test_a_refined_head_reads_and_learns_from_no_more_than_its_baseline(hypotheses):
+    analysis = hypotheses._analysis
+    _, paths = analysis.database.train_rows("toy")
+    analysis.train(
+        model="less", backbone="toy", head="logistic", params={}, seed=0, without=["1"],
+        leave_out=paths[:3], why="copies of test rows",
+    )  # fmt: skip
+    for kind, without in (("mixup", ["1"]), ("drop_features", ["0", "1"])):
+        found = hypotheses.test(hypotheses.register(asked(kind, baseline="less")).id)
+        card = analysis.results.card(found.result.model)
+        assert card["without"] == without
+        assert card["left_out"] == {"n": 3, "why": "copies of test rows"}
+        assert not analysis.results.learnt_from(found.result.model, paths[:3]).any()
+
+
+def test_what_a_recipe_names_may_not_be_exchanged_after_registering(hypotheses, data):
+    registered = hypotheses.register(asked("interpolate"))
+    shutil.rmtree(data / "results" / "mean")
+    hypotheses._analysis.train(model="mean", backbone="toy", head="ridge", params={}, seed=0)
+    with pytest.raises(DataChanged, match="the head of mean"):
+        hypotheses.test(registered.id)
+
+
+def test_looks_before_registering_are_told(hypotheses):
+    first = hypotheses.register(asked())
+    assert first.n_looks_before is not None
+    hypotheses._analysis.evaluate("logistic")
+    hypotheses.test(first.id)
+    assert hypotheses.register(asked("mixup")).n_looks_before > first.n_looks_before
+
+
+@pytest.mark.parametrize("cut", ["the newest", "all"])
+def test_records_that_were_cut_off_are_missed_by_audit(hypotheses, data, cut):
+    """A chain without its end is a chain: the log of looks tells that more was tested."""
+    hypotheses.test(hypotheses.register(asked()).id)
+    gone = hypotheses.test(hypotheses.register(asked("mixup")).id)
+    file = data / "results" / "hypotheses.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(lines[:2])) if cut == "the newest" else file.unlink()
+    check = hypotheses._analysis.audit("logistic").answer.checks[-1]
+    assert check.passed is False
+    assert gone.id in check.sentence
+
+
+def test_halves_hang_on_no_backbone(world, tmp_path):
+    """An image is in the same half for a backbone that lacks a few of the others."""
+    from service.gap.inputs import Inputs, explore_and_confirm
+
+    part = dict(world)
+    for split in ("val", "v2"):
+        rows = world[split, "tiny"]
+        keep = np.array([not path.endswith(("/0.png", "/1.png")) for path in rows.paths])
+        paths = [path for path, kept in zip(rows.paths, keep, strict=True) if kept]
+        part[split, "tiny"] = Split(paths, rows.labels[keep], rows.features[keep])
+    load(tmp_path / "data", [write_world(tmp_path / "csv", part)], n_threads=1)
+    analysis = Analysis(tmp_path / "data")
+    confirmed = {}
+    for backbone in ("toy", "tiny"):
+        analysis.train(model=backbone, backbone=backbone, head="lda", params={}, seed=0)
+        analysis.evaluate(backbone)
+        card = analysis.results.card(backbone)
+        inputs = Inputs(analysis.database, analysis.results, card, "val", "v2")
+        explore, confirm = explore_and_confirm(inputs)
+        confirmed[backbone] = [set(side.to_pylist()) for side in confirm.paths.pair]
+        explored = [set(side.to_pylist()) for side in explore.paths.pair]
+        assert not any(a & b for a, b in zip(explored, confirmed[backbone], strict=True))
+    for of_toy, of_tiny in zip(confirmed["toy"], confirmed["tiny"], strict=True):
+        assert of_tiny <= of_toy
+
+
+def test_a_baseline_on_several_backbones_can_be_refined(hypotheses):
+    hypotheses._analysis.train(
+        model="both", backbone="toy+tiny", head="logistic", params={}, seed=0, without=["toy.1"]
+    )
+    found = hypotheses.test(hypotheses.register(asked("mixup", baseline="both")).id)
+    assert hypotheses._analysis.results.card(found.result.model)["without"] == ["toy.1"]

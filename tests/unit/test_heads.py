@@ -21,6 +21,7 @@ from models.heads.logistic import Options
 from models.heads.logistic import fit as fit_logistic
 from models.heads.matrix import TrainMatrix
 from models.heads.moments import Moments
+from models.heads.training import refit
 from models.heads.validation import HOLDOUT_FROM_ROWS, choose, parts_of
 
 PLAIN = Options(early_stopping=False)
@@ -323,3 +324,22 @@ def test_a_head_refuses_other_features(linear):
             replace(linear, scale=np.array([1e-30, 1.0])), np.array([[1e30, 0]], np.float32)
         )
     assert heads.scores(linear, np.empty((0, 2), np.float32)).shape == (0, 3)
+
+
+def test_hard_rows_weigh_more_and_the_average_row_weighs_one():
+    """A head that learns more from the rows that a stiff one gets wrong gets more of them right."""
+    rng = np.random.default_rng(0)
+    y = np.arange(1200) % 2
+    X = rng.normal(size=(1200, 3)).astype(np.float32)
+    X[:, 0] += 3 * y  # easy for nine of ten
+    odd = np.arange(1200) % 10 == 0
+    X[odd, 0] = 3 * (1 - y[odd])
+    X[odd, 1] += 2 * y[odd]
+    rows = TrainRows(X, y.astype(np.int64), roles=["train"])
+
+    def right(hard):
+        head = refit(rows, "logistic", {"C": 1.0, "hard": hard}, seed=0)
+        return heads.predict(head, X, y).correct
+
+    assert right(20.0)[odd].mean() > right(1.0)[odd].mean() + 0.2
+    assert right(20.0)[~odd].mean() < right(1.0)[~odd].mean()

@@ -129,6 +129,15 @@ def test_what_is_sealed_is_not_sealed_again(data):
     assert len(Seals(data).all().seals) == 1
 
 
+def test_a_model_of_backbones_side_by_side_is_sealed(data):
+    analysis = Analysis(data)
+    analysis.train(model="both", backbone="toy+tiny", head="lda", params={}, seed=0)
+    made = seal(analysis, "both")
+    assert made.n_looks_before == 0
+    analysis.evaluate("both")
+    assert Seals(data).one(made.seal).truth is not None
+
+
 def test_wrong_ends_are_refused(data):
     analysis = Analysis(data)
     for ends, error in (
@@ -190,6 +199,23 @@ def test_the_running_coverage_counts_opened_seals(data):
     assert found.coverage.n == {"seals": 1}
     assert found.summary[0].startswith("2 seals, 1 opened")
     assert found.head == found.seals[0].sha256
+
+
+@pytest.mark.parametrize("trained_anew", [False, True])
+def test_an_opened_seal_whose_answer_was_removed_is_counted(data, trained_anew):
+    """Else whoever deletes the models that missed has a better coverage."""
+    analysis = Analysis(data)
+    for model in ("a", "b"):
+        seal(analysis, model)
+    assert Seals(data).all().n_lost == 0
+    for model in ("a", "b"):
+        analysis.evaluate(model)
+    shutil.rmtree(data / "results" / "a")
+    if trained_anew:
+        analysis.train(model="a", backbone="toy", head="nearest_mean", params={}, seed=0)
+    found = Seals(data).all()
+    assert (found.n_opened, found.n_lost) == (1, 1)
+    assert "1 more was opened and the answer removed" in found.summary[-1]
 
 
 def test_a_changed_record_is_told_and_nothing_is_judged_by_it(data):

@@ -121,3 +121,15 @@ def test_what_no_strength_reaches_is_refused_not_made_smaller(images):
     with pytest.raises(Unreachable, match="at its strongest"):
         plant(blind, 0.10)
     assert len(values) == N
+
+
+@pytest.mark.parametrize("counts", [[5] * 20, [1, 2, 3, 4, 5, 6, 7], [3] * 9])
+def test_halves_of_odd_classes_have_the_same_mix_of_classes(counts):
+    """Else a placebo has a label shift, which is no chance but how the halves were made."""
+    labels = np.repeat(np.arange(len(counts)), counts)
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        halves = two_sets(labels, (0.5, 0.5), largest=(1500, 1500), rng=rng)
+        first, second = (np.bincount(labels[half], minlength=len(counts)) for half in halves)
+        assert first.tolist() == second.tolist()
+        assert (np.array(counts) - 2 * first <= 2).all()
