@@ -44,6 +44,7 @@ test-full: $(VENV)/.dev-installed  ## all tests but the simulator's
 test-science: $(VENV)/.dev-installed  ## the explanations against worlds whose truth is known
 	$(BIN)/python -m pytest -m science
 	$(BIN)/python -m tests.science.coverage
+	$(BIN)/python -m tests.science.hypotheses
 	$(BIN)/python -m tests.science.placebo
 	$(BIN)/python -m tests.science.imagenet_v2
 	$(BIN)/python -m tests.science.sealing

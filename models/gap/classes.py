@@ -311,8 +311,7 @@ def _posterior_draws(
         found = minimize(minus_log_posterior, start, args=(np.exp(log_s),), method="BFGS")
         start = found.x
         modes.append(found.x)
-        # BFGS updates it without keeping its halves equal to the last digit
-        spread = (found.hess_inv + found.hess_inv.T) / 2
+        spread = _covariance(found.hess_inv)
         spreads.append(spread)
         weights.append(-found.fun + 0.5 * np.linalg.slogdet(spread)[1])
     rng = np.random.default_rng(seed)
@@ -327,6 +326,13 @@ def _posterior_draws(
     on_reference = rng.beta(k1 + 0.5, n1 - k1 + 0.5, size=(N_DRAWS, len(k1)))
     on_target = rng.beta(k2 + m * s, n2 - k2 + (1 - m) * s)
     return np.asarray(on_reference - on_target)
+
+
+def _covariance(matrix: np.ndarray) -> np.ndarray:
+    """Return the covariance nearest to what BFGS updated, which keeps neither symmetry nor sign."""
+    values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
+    values = np.maximum(values, 1e-8 * max(values.max(), 1e-8))
+    return np.asarray((vectors * values) @ vectors.T)
 
 
 def _expected(a: float, b: float, k1: np.ndarray, n1: np.ndarray) -> np.ndarray:

@@ -43,7 +43,8 @@ class Seen:
     terms: dict[str, tuple[float, float, float] | None]
     alone: dict[str, tuple[float, float, float] | None]
     features_auc: float | None
-    top_concept: int  # concept classes among the five largest shrunken gaps
+    # classes whose label images of a concept class now bear, among the five largest shrunken gaps
+    top_concept: int
     n_told: int  # classes that are told from the common gap
 
 
@@ -77,7 +78,8 @@ def look(
         if found is None
         else {t.name: _ends_or_none(t.alone) for t in found.terms if t.alone is not None},
         features_auc=None if features is None else features.auc,
-        top_concept=sum(c.class_id in world.concept for c in classes[:5]),
+        # classes are those of the labels: an image of class y that is called conf(y) is wrong there
+        top_concept=sum(c.class_id in (world.concept ^ 1) for c in classes[:5]),
         n_told=sum((c.q_value or 1) <= 0.05 for c in classes),
     )
 
