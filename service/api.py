@@ -22,9 +22,10 @@ from service.errors import NotFound
 from service.gap import PARTS
 from service.gap.findings import ExplainedGapOut
 from service.gap_routes import ask_for, part_answer, with_parts
-from service.jobs import OVER, Job, Jobs, Worker
+from service.jobs import OVER, Jobs, Worker
 from service.lines import Lines
 from service.looks import Looks, look_as
+from service.queueing import job_out
 from service.schemas import (
     AnnotationOut,
     AuditOut,
@@ -112,19 +113,19 @@ def train(body: TrainIn, request: Request, response: Response) -> TrainOut:
 @router.get("/jobs", tags=["train"])
 def list_jobs(request: Request) -> list[JobOut]:
     """List all jobs, newest first."""
-    return [_job_out(job) for job in _jobs(request).all()]
+    return [job_out(job) for job in _jobs(request).all()]
 
 
 @router.get("/jobs/{job}", tags=["train"])
 def get_job(job: str, request: Request) -> JobOut:
     """Say how far a job is."""
-    return _job_out(_jobs(request).get(job))
+    return job_out(_jobs(request).get(job))
 
 
 @router.delete("/jobs/{job}", tags=["train"])
 def cancel_job(job: str, request: Request) -> JobOut:
     """Cancel a job that waits or runs."""
-    return _job_out(_jobs(request).cancel(job))
+    return job_out(_jobs(request).cancel(job))
 
 
 @router.post("/jobs/{job}/resume", status_code=202, tags=["train"])
@@ -137,7 +138,7 @@ def resume_job(job: str, request: Request, response: Response) -> JobOut:
             analysis.free_name("", "", jobs.open_models(), found.model)
         found = jobs.resume(job)
     response.headers["Location"] = f"/jobs/{job}"
-    return _job_out(found)
+    return job_out(found)
 
 
 @router.get("/splits", tags=["data"])
@@ -469,7 +470,3 @@ def first_page(request: Request, model: str | None = None) -> HTMLResponse:
 def static(file: str) -> Response:
     """Serve style and scripts; Vega comes from the installed package."""
     return page.static_file(file)
-
-
-def _job_out(job: Job) -> JobOut:
-    return JobOut(**{name: getattr(job, name) for name in JobOut.model_fields})

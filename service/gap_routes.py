@@ -4,7 +4,6 @@ import time
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
-from fastapi.responses import JSONResponse
 
 from service.analysis import Analysis
 from service.errors import NotFound, NotReady
@@ -14,6 +13,7 @@ from service.gap.findings import ExplainedGapOut, explained_gap
 from service.gap.mask import MaskIn, MaskOut, mask_id
 from service.gap.part import Part
 from service.jobs import OPEN, Job, Jobs
+from service.queueing import accepted, not_ready, queued
 from service.schemas import GapOut, JobOut, ModelName, PartOut
 
 router = APIRouter()
@@ -67,7 +67,7 @@ def mask(model: _Name, body: MaskIn, request: Request) -> Response:
         question.mask(names)
         found = question.masked(mask_id(names))
     if found is None:
-        return accepted(_job_of(request, request.app.state.jobs, question, names))
+        return accepted(_job_of(request, question, names))
     return Response(found, media_type="application/json")
 
 
@@ -103,10 +103,7 @@ def masked(
         )
     if asked[0].state in OPEN:
         return accepted(asked[0])
-    raise NotReady(
-        f"wanted mask {mask} of {model!r}, but its job {asked[0].job} is {asked[0].state}: "
-        f"{asked[0].error or asked[0].message}"
-    )
+    raise not_ready(f"mask {mask} of {model!r}", asked[0])
 
 
 @router.get(
@@ -185,7 +182,7 @@ def explained(
     if request.app.state.explainer is None:  # nobody else would do it
         question.compute(only=part)
         return _stored(question, part)
-    job = _job_of(request, jobs, question)
+    job = _job_of(request, question)
     while wait:
         found = question.stored(part)
         if found is not None:
@@ -195,10 +192,7 @@ def explained(
             found = Question(analysis, model, reference, target).stored(part)
             if found is not None:
                 return found
-            raise NotReady(
-                f"wanted {part} of {model!r}, but its job {job.job} is {job.state}: "
-                f"{job.error or job.message}"
-            )
+            raise not_ready(f"{part} of {model!r}", job)
         time.sleep(_POLL_S)
     return job
 
@@ -229,7 +223,7 @@ def with_parts(request: Request, answer: GapOut, *, wait: bool) -> ExplainedGapO
 def ask_for(request: Request, question: Question) -> None:
     """Queue the job that computes all parts of a question, where a worker is there to do it."""
     if request.app.state.explainer is not None:
-        _job_of(request, request.app.state.jobs, question)
+        _job_of(request, question)
 
 
 def part_answer(
@@ -247,20 +241,10 @@ def part_answer(
     return answer
 
 
-def accepted(job: Job) -> JSONResponse:
-    """202 and the job, with where to ask for it."""
-    shown = JobOut(**{name: getattr(job, name) for name in JobOut.model_fields})
-    return JSONResponse(
-        shown.model_dump(mode="json"), 202, {"Location": f"/jobs/{job.job}", "Retry-After": "1"}
-    )
-
-
-def _job_of(request: Request, jobs: Jobs, question: Question, mask: list[str] | None = None) -> Job:
+def _job_of(request: Request, question: Question, mask: list[str] | None = None) -> Job:
     """Return the open job of a question, queued now where there is none."""
-    model = question.card["model"]
     asked = _asked(question) | ({} if mask is None else {"mask": mask})
-    with request.app.state.naming:
-        return jobs.find_open(asked) or jobs.submit(asked, model)
+    return queued(request, asked, question.card["model"])
 
 
 def _asked(question: Question) -> dict[str, Any]:

@@ -7,8 +7,6 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from models.refining.recipes import RECIPES
 from service.api import Drawing, drawn
-from service.errors import NotReady
-from service.gap_routes import accepted
 from service.hypotheses.charts import hypotheses_spec
 from service.hypotheses.registry import model_of
 from service.hypotheses.schemas import (
@@ -20,7 +18,8 @@ from service.hypotheses.schemas import (
     SuggestionsOut,
 )
 from service.hypotheses.testing import Hypotheses
-from service.jobs import HYPOTHESIS, OPEN, SUGGEST, Job, Jobs
+from service.jobs import HYPOTHESIS, OPEN, SUGGEST
+from service.queueing import accepted, job_out, not_ready, queued
 from service.schemas import JobOut
 
 router = APIRouter()
@@ -85,21 +84,15 @@ def suggest(
         return found
     if request.app.state.explainer is None:  # nobody else would do it
         return hypotheses.suggest(body)
-    jobs: Jobs = request.app.state.jobs
-    asked = {"explain": body.model_dump(), SUGGEST: True}
-    with request.app.state.naming:
-        job = jobs.find_open(asked) or jobs.submit(asked, body.model)
+    job = queued(request, {"explain": body.model_dump(), SUGGEST: True}, body.model)
     while wait and job.state in OPEN:
         time.sleep(_POLL_S)
-        job = jobs.get(job.job)
+        job = request.app.state.jobs.get(job.job)
     if not wait:
         return accepted(job)
     found = hypotheses.suggested(body)
     if found is None:
-        raise NotReady(
-            f"wanted hypotheses about {body.model!r}, but job {job.job} is {job.state}: "
-            f"{job.error or job.message}"
-        )
+        raise not_ready(f"hypotheses about {body.model!r}", job)
     return found
 
 
@@ -113,13 +106,6 @@ def get(hypothesis: _Id, request: Request) -> HypothesisOut:
 def test(hypothesis: _Id, request: Request, response: Response) -> JobOut:
     """Queue the test: the refined head is trained on train rows, and scored once."""
     _hypotheses(request).registry.refuse_scored(hypothesis)
-    jobs: Jobs = request.app.state.jobs
-    asked = {HYPOTHESIS: hypothesis}
-    with request.app.state.naming:
-        job = jobs.find_open(asked) or jobs.submit(asked, model_of(hypothesis))
+    job = queued(request, {HYPOTHESIS: hypothesis}, model_of(hypothesis))
     response.headers["Location"] = f"/jobs/{job.job}"
-    return _job_out(job)
-
-
-def _job_out(job: Job) -> JobOut:
-    return JobOut(**{name: getattr(job, name) for name in JobOut.model_fields})
+    return job_out(job)

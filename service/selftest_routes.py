@@ -7,11 +7,11 @@ from fastapi.responses import JSONResponse
 
 from service import selftest
 from service.api import Drawing, drawn
-from service.errors import NotFound, NotReady
+from service.errors import NotFound
 from service.gap.error_rates import SelfTestOut
 from service.gap.explaining import Question
-from service.gap_routes import accepted
 from service.jobs import OPEN, SELFTEST, Job, Jobs
+from service.queueing import accepted, not_ready, queued
 from service.schemas import JobOut, ModelName, SelfTestIn
 
 router = APIRouter()
@@ -23,14 +23,11 @@ _Split = Annotated[str | None, Query(description="A test split; default: as the 
 def ask(body: SelfTestIn, request: Request) -> JobOut:
     """Queue a self-test: each explainer on placebos and planted gaps made of the reference."""
     question = Question(request.app.state.analysis, body.model, body.reference, None)
-    jobs: Jobs = request.app.state.jobs
     asked = {
         "explain": _explained(question),
         SELFTEST: {"budget_s": body.budget_s, "seed": body.seed},
     }
-    with request.app.state.naming:
-        job = jobs.find_open(asked) or jobs.submit(asked, body.model)
-    return accepted(job)  # type: ignore[return-value]  # with headers of its own
+    return accepted(queued(request, asked, body.model))  # type: ignore[return-value]  # with headers of its own
 
 
 @router.get(
@@ -85,10 +82,7 @@ def _last_job(request: Request, question: Question) -> Job | None:
 def _refuse(question: Question, last: Job | None) -> JSONResponse:
     model = question.card["model"]
     if last is not None and last.state != "done":
-        raise NotReady(
-            f"wanted the self-test of {model!r}, but its job {last.job} is {last.state}: "
-            f"{last.error or last.message}"
-        )
+        raise not_ready(f"the self-test of {model!r}", last)
     raise NotFound(
         f"wanted a self-test of {model!r} on {question.reference!r} in the present state of the "
         "data, got none. Ask with POST /selftest, or gapscope selftest."

@@ -207,7 +207,33 @@ class Selection:
         return np.sort(order[place < self._wanted[column]])
 
 
-class LabelNoise:
+class _OtherLabels:
+    """Each image has another label ready, and takes it from some strength on."""
+
+    largest = 1.0
+
+    def __init__(
+        self,
+        rows: Int[np.ndarray, " n"],
+        labels: Int[np.ndarray, " n"],
+        predicted: Int[np.ndarray, " n"],
+        other: Int[np.ndarray, " n"],
+        rng: np.random.Generator,
+    ) -> None:
+        self._rows, self._labels, self._predicted, self._other = rows, labels, predicted, other
+        self._when = rng.random(len(labels))
+
+    def drop(self, strength: float) -> float:
+        """Accuracy before minus after."""
+        return _drop(self._labels == self._predicted, self.at(strength).correct)
+
+    def at(self, strength: float) -> Planted:
+        """Return the images, this share of them with the other label where they have one."""
+        labels = np.where(self._when < strength, self._other, self._labels)
+        return Planted(self._rows, labels == self._predicted, labels)
+
+
+class LabelNoise(_OtherLabels):
     """A share of the images gets the label of another class, drawn evenly.
 
     Examples
@@ -218,8 +244,6 @@ class LabelNoise:
     0.5
     """
 
-    largest = 1.0
-
     def __init__(
         self,
         rows: Int[np.ndarray, " n"],
@@ -229,31 +253,18 @@ class LabelNoise:
         rng: np.random.Generator,
     ) -> None:
         """Take the images of the set, with their labels and what the model says."""
-        self._rows, self._labels, self._predicted = rows, labels, predicted
         ids, column = np.unique(labels, return_inverse=True)
         step = rng.integers(1, max(2, len(ids)), len(labels))
-        self._other = ids[(column + step) % len(ids)]
-        self._when = rng.random(len(labels))
-
-    def drop(self, strength: float) -> float:
-        """Accuracy before minus after."""
-        return _drop(self._labels == self._predicted, self.at(strength).correct)
-
-    def at(self, strength: float) -> Planted:
-        """Return the images, this share of them with another label."""
-        labels = np.where(self._when < strength, self._other, self._labels)
-        return Planted(self._rows, labels == self._predicted, labels)
+        super().__init__(rows, labels, predicted, ids[(column + step) % len(ids)], rng)
 
 
-class Relabelling:
+class Relabelling(_OtherLabels):
     """Images of a few classes get the label of one other class each, with some probability.
 
     Attributes
     ----------
     classes : ids of the classes that lose images, and of those that get them
     """
-
-    largest = 1.0
 
     def __init__(
         self,
@@ -264,24 +275,14 @@ class Relabelling:
         rng: np.random.Generator,
     ) -> None:
         """Take the images of the set; a fifth of the classes is chosen, at least one."""
-        self._rows, self._labels, self._predicted = rows, labels, predicted
         ids = rng.permutation(np.unique(labels))
         n = max(1, len(ids) // 5)
         old, new = ids[:n], np.resize(ids[n:], n) if len(ids) > n else ids[:n]
         self.classes = np.concatenate([old, new])
         order = np.argsort(old)
         place = order[np.minimum(np.searchsorted(old[order], labels), n - 1)]
-        self._other = np.where(old[place] == labels, new[place], labels)
-        self._when = rng.random(len(labels))
-
-    def drop(self, strength: float) -> float:
-        """Accuracy before minus after."""
-        return _drop(self._labels == self._predicted, self.at(strength).correct)
-
-    def at(self, strength: float) -> Planted:
-        """Return the images, this share of the chosen classes with the other label."""
-        labels = np.where(self._when < strength, self._other, self._labels)
-        return Planted(self._rows, labels == self._predicted, labels)
+        other = np.where(old[place] == labels, new[place], labels)
+        super().__init__(rows, labels, predicted, other, rng)
 
 
 class Duplicates:

@@ -126,7 +126,6 @@ class Registry:
         for record in registered:
             if record.content["family"] is not None:
                 families.setdefault(_family(record), []).append(record)
-            if record.content["family"] is not None:
                 alike.setdefault(_family(record)[1:], []).append(record)
         verdicts, of_all = _judged(families.values(), results), _judged(alike.values(), results)
         shown = [
@@ -141,12 +140,7 @@ class Registry:
             for r in registered
             if baseline in (None, r.content["baseline"]["model"])
         ]
-        head = records[-1].sha256 if records else self._register.head()
-        return HypothesesOut(hypotheses=shown, head=head, summary=_summary(shown))
-
-    def broken(self) -> str | None:
-        """Return where the records were changed, in words; None where they were not."""
-        return self._register.broken()
+        return HypothesesOut(hypotheses=shown, head=self._register.head(), summary=_summary(shown))
 
 
 def _id(record: Record) -> str:

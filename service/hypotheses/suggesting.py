@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from models.errors import ModelError
+from models.estimate import Estimate
 from models.gap.difference import newcombe
 from models.refining.recipes import in_words
 from service.errors import ServiceError
@@ -140,15 +141,7 @@ def _of_memory(explore: ChosenInputs) -> Iterator[_Idea]:
     right = explore.correct.reference
     n = next(iter(inside["n"].values()))
     gap = newcombe(round(inside["estimate"] * n), n, int(right.sum()), len(right))
-    assert gap.estimate is not None
-    assert gap.low is not None
-    assert gap.high is not None
-    found = Found(
-        f"internal validation is {gap.estimate * 100:+.1f} points above {explore.reference} "
-        f"(95 % interval {points(gap.low, gap.high)}).",
-        abs(gap.estimate),
-        gap.low > 0,
-    )
+    found = _found(gap, f"internal validation minus accuracy on {explore.reference} is")
     against = (
         f"Accuracy on {explore.target} that does not rise: then the weights were not too large."
     )
@@ -168,6 +161,15 @@ def _of_memory(explore: ChosenInputs) -> Iterator[_Idea]:
     )
 
 
+def _found(value: Estimate, what: str) -> Found:
+    """Return a difference of accuracies as a finding, told where its interval lies above 0."""
+    assert value.estimate is not None
+    assert value.low is not None
+    assert value.high is not None
+    size = f"{value.estimate * 100:+.1f} points (95 % interval {points(value.low, value.high)})"
+    return Found(f"{what} {size}.", abs(value.estimate), value.low > 0)
+
+
 def _of_confidence(explore: ChosenInputs) -> Iterator[_Idea]:
     """Confidence above accuracy, more so on the target."""
     if explore.confidence is None:
@@ -175,15 +177,10 @@ def _of_confidence(explore: ChosenInputs) -> Iterator[_Idea]:
     values = [weighed(explore, side) for side in ("reference", "target")]
     drawn = explore.replicates
     over = drawn.estimate(values[1] - values[0])
-    assert over.estimate is not None
-    assert over.low is not None
-    assert over.high is not None
-    found = Found(
-        f"on {explore.target} the model is {over.estimate * 100:+.1f} points more sure than right, "
-        f"compared with {explore.reference} (95 % interval {points(over.low, over.high)}).",
-        abs(over.estimate),
-        over.low > 0,
-    )
+    found = _found(
+        over, f"confidence minus accuracy is larger on {explore.target} than on "
+        f"{explore.reference} by",
+    )  # fmt: skip
     yield _Idea(
         found,
         {"kind": "label_smoothing", "epsilon": 0.1},
@@ -338,14 +335,7 @@ def _of_others(explore: ChosenInputs) -> Iterator[_Idea]:
         int(explore.correct.reference.sum()), len(explore.correct.reference),
         int(explore.correct.target.sum()), len(explore.correct.target),
     )  # fmt: skip
-    assert gap.estimate is not None
-    assert gap.low is not None
-    assert gap.high is not None
-    whole = Found(
-        f"the gap is {gap.estimate * 100:.1f} points (95 % interval {points(gap.low, gap.high)}).",
-        abs(gap.estimate),
-        gap.low > 0,
-    )
+    whole = _found(gap, "the gap is")
     here = sorted({row["backbone"] for row in explore.database.splits() if row["backbone"]})
     for other in here:
         if other != explore.backbone:
