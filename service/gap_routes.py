@@ -6,8 +6,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from service.analysis import Analysis
+from service.drawing import Drawing, drawn
 from service.errors import NotFound, NotReady
 from service.gap import PARTS, SLOW, images
+from service.gap.difficulty import DifficultyOut, covariate_chart
 from service.gap.explaining import Question
 from service.gap.findings import ExplainedGapOut, explained_gap
 from service.gap.mask import MaskIn, MaskOut, mask_id
@@ -104,6 +106,21 @@ def masked(
     if asked[0].state in OPEN:
         return accepted(asked[0])
     raise not_ready(f"mask {mask} of {model!r}", asked[0])
+
+
+@router.get("/gap/{model}/difficulty/chart", tags=["analysis"])
+def chart_of_covariate(
+    model: _Name,
+    request: Request,
+    covariate: Annotated[str, Query(description="Its name, as in /gap/{model}/difficulty.")],
+    reference: _Split = None,
+    target: _Split = None,
+    format: Drawing = "json",  # noqa: A002
+) -> Response:
+    """Draw the accuracy of images that are alike in a covariate, on both splits."""
+    answer = part_answer(request, model, reference, target, "difficulty")
+    assert isinstance(answer, DifficultyOut)
+    return drawn(covariate_chart(answer, covariate), format)
 
 
 @router.get(
