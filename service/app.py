@@ -25,11 +25,13 @@ from service.api import router
 from service.errors import InUse, ServiceError, status_of
 from service.gap_routes import router as gap_router
 from service.hypothesis_routes import router as hypotheses_router
+from service.image_routes import router as image_router
 from service.jobs import EXPLAIN, Jobs, Worker, explain_on
 from service.looks import Looks
 from service.schemas import Problem
 from service.selftest_routes import router as selftest_router
 from service.settings import Settings
+from service.thumbnails import Thumbnails
 
 _LOCK = ".service.lock"
 # 10,000 rows of 1,024 numbers as JSON are 200 MB, a million as Arrow 4 GB
@@ -76,11 +78,13 @@ def create_app(settings: Settings, *, with_worker: bool = True) -> FastAPI:
     app.state.analysis = Analysis(settings.data, strict=settings.strict)
     app.state.jobs = Jobs(settings.data)
     app.state.looks = Looks(settings.data)
+    app.state.thumbnails = Thumbnails(app.state.analysis.database)
     app.state.worker = app.state.explainer = None
     app.state.naming = threading.Lock()
     app.add_middleware(GZipMiddleware, minimum_size=10_000)
     app.add_middleware(_BodyLimit)
     app.include_router(gap_router)
+    app.include_router(image_router)
     app.include_router(hypotheses_router)
     app.include_router(router)
     app.include_router(selftest_router)
