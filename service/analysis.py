@@ -47,6 +47,7 @@ from service.schemas import (
 from service.seals import Seals
 from service.settings import Settings, read_settings
 from service.terminal import Progress, part_of
+from service.thumbnails import Thumbnails
 from service.untrained import interpolate
 
 _ANSWERS_KEPT = 32
@@ -84,6 +85,7 @@ class Analysis:
         self.results = Results(data)
         self.checkpoints = Checkpoints(data)
         self.backbones = Backbones(data)
+        self.thumbnails = Thumbnails(self.database)
         self.near_train = OneByOne(self.database)
         self._predicting = Lock()  # one stream at a time, for the same reason
         self._lock = RLock()  # one heavy answer at a time: two would only share the cores

@@ -31,7 +31,6 @@ from service.looks import Looks
 from service.schemas import Problem
 from service.selftest_routes import router as selftest_router
 from service.settings import Settings
-from service.thumbnails import Thumbnails
 
 _LOCK = ".service.lock"
 # 10,000 rows of 1,024 numbers as JSON are 200 MB, a million as Arrow 4 GB
@@ -78,7 +77,6 @@ def create_app(settings: Settings, *, with_worker: bool = True) -> FastAPI:
     app.state.analysis = Analysis(settings.data, strict=settings.strict)
     app.state.jobs = Jobs(settings.data)
     app.state.looks = Looks(settings.data)
-    app.state.thumbnails = Thumbnails(app.state.analysis.database)
     app.state.worker = app.state.explainer = None
     app.state.naming = threading.Lock()
     app.add_middleware(GZipMiddleware, minimum_size=10_000)

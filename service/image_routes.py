@@ -4,12 +4,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 
+from service.analysis import Analysis
 from service.gap import image_detail, images
 from service.gap_routes import explained, rows_of_images
 from service.jobs import Job
 from service.queueing import accepted
 from service.schemas import JobOut, ModelName, Problem
-from service.thumbnails import TYPE, Edge, Thumbnails
+from service.thumbnails import TYPE, Edge
 
 router = APIRouter()
 ImageId = Annotated[int, Path(ge=0, le=2**63 - 1, description="`image_id` of an image.")]
@@ -33,8 +34,8 @@ def thumbnail(
     if_none_match: Annotated[str | None, Header(include_in_schema=False)] = None,
 ) -> Response:
     """Show the linked file of an image, small, encoded anew."""
-    thumbnails: Thumbnails = request.app.state.thumbnails
-    found = thumbnails.get(image_id, size)
+    analysis: Analysis = request.app.state.analysis
+    found = analysis.thumbnails.get(image_id, size)
     # asked again each time: another load may give an id to another image
     headers = {"ETag": found.etag, "Cache-Control": "private, no-cache"}
     if found.etag in (if_none_match or ""):
