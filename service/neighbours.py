@@ -132,14 +132,16 @@ class OneByOne:
         self._known: dict[tuple[object, ...], list[TrainImage]] = {}
         self._searching = threading.Lock()
 
-    def at_hand(self, backbone: str, split: str, image_id: int) -> bool:
+    def at_hand(self, backbone: str, image_id: int) -> bool:
         """Whether the answer is known, or takes a fraction of a second."""
         if self._key(backbone, image_id) in self._known:
             return True
         rows = self._database.splits_of(backbone)
         n_train = sum(row["n_images"] for row in rows if row["role"] == "train")
-        if n_train * len(self._database.feature_names(backbone)) <= _QUICK:
-            return True
+        return n_train * len(self._database.feature_names(backbone)) <= _QUICK
+
+    def is_kept(self, backbone: str, split: str) -> bool:
+        """Whether the search for all images of a split is kept: a second instead of a pass."""
         return _Kept(self._database, backbone).has("train", (split,))
 
     def nearest(self, backbone: str, split: str, path: str, image_id: int) -> list[TrainImage]:

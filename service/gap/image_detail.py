@@ -149,7 +149,7 @@ def _near_train(
     backbone, near = question.card["backbone"], analysis.near_train
     if backbone is None:
         return NO_FEATURES
-    if not may_search and not near.at_hand(backbone, image.split, image_id):
+    if not may_search and not near.at_hand(backbone, image_id):
         return NOT_SEARCHED
     try:
         found = near.nearest(backbone, image.split, image.path, image_id)

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+from service.pages.frame import Frame
 
 from service.errors import BadFilter, NotReady
 from service.gap import images
 from service.gap.image_detail import NOT_SEARCHED, Listed, detail
 from service.gap.images import ImagesOut, field_types, page_of
 from service.gap.where import named, parse, quoted, shown, written
-from service.pages.frame import Frame
 from service.thumbnails import ImageFile
 
 TITLES: dict[images.Kind, str] = {
@@ -198,9 +198,7 @@ def one(frame: Frame, image_id: int, asked: Asked, *, near: bool) -> str:
         return frame.render("image.html", found=None, image_id=image_id, query={})
     listed = asked.listed
     rows = _rows(frame)
-    found = detail(
-        frame.site.analysis, frame.question, rows, image_id, listed, may_search=near
-    )
+    found = detail(frame.site.analysis, frame.question, rows, image_id, listed, may_search=near)
     pairs = [pair for pair in (found.image.twin, found.image.nearest) if pair is not None]
     ids = [image_id, *(pair.image_id for pair in pairs)]
     ids += [train.image_id for train in found.near_train or []]
@@ -215,8 +213,15 @@ def one(frame: Frame, image_id: int, asked: Asked, *, near: bool) -> str:
         titles=TITLES,
         file_of=_files(frame, ids),
         is_searched=found.near_train_reason != NOT_SEARCHED,
+        is_kept=_is_kept(frame, found.image.split),
         other=found.target if found.image.split == found.reference else found.reference,
     )
+
+
+def _is_kept(frame: Frame, split: str) -> bool:
+    """Whether the nearest train images are read from a kept search, once they are asked for."""
+    backbone = None if frame.question is None else frame.question.card["backbone"]
+    return backbone is not None and frame.site.analysis.near_train.is_kept(backbone, split)
 
 
 def _rows(frame: Frame) -> pa.Table:

@@ -43,18 +43,22 @@ document.querySelectorAll("form[data-drops-empty]").forEach((form) =>
 );
 
 // what takes seconds is fetched into its place; without scripts the link leads to the page with it
-document.querySelectorAll("a[data-fetches]").forEach((link) =>
-  link.addEventListener("click", async (event) => {
+async function fetchInto(link) {
+  const place = document.getElementById(link.dataset.fetches);
+  const said = document.createElement("p");
+  said.setAttribute("role", "status");
+  said.textContent = "Looking for them …";
+  link.parentElement.replaceWith(said);
+  const answer = await fetch(link.href);
+  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  const found = page.getElementById(place.id);
+  if (found) place.replaceWith(document.adoptNode(found));
+  else said.textContent = "They could not be found; load the page again.";
+}
+document.querySelectorAll("a[data-fetches]").forEach((link) => {
+  link.addEventListener("click", (event) => {
     event.preventDefault();
-    const place = document.getElementById(link.dataset.fetches);
-    const said = document.createElement("p");
-    said.setAttribute("role", "status");
-    said.textContent = "Reading the train images …";
-    link.parentElement.replaceWith(said);
-    const answer = await fetch(link.href);
-    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-    const found = page.getElementById(place.id);
-    if (found) place.replaceWith(document.adoptNode(found));
-    else said.textContent = "They could not be found; load the page again.";
-  }),
-);
+    fetchInto(link);
+  });
+  if ("atOnce" in link.dataset) fetchInto(link);
+});

@@ -29,7 +29,7 @@ def data(tmp_path_factory):
     for split in ("train", "val", "v2"):
         rows = world[split, "toy"]
         if split == "v2":
-            rows.paths[1] = f"v2/0/{HOSTILE}\".png"
+            rows.paths[1] = f'v2/0/{HOSTILE}".png'
         write_csv(folder / "csv" / f"{split}_x.csv", rows)
         for path in rows.paths[:6]:
             if "<" not in path:
@@ -218,7 +218,7 @@ def test_conditions_that_are_none_are_said_in_the_page(client):
 
 def test_names_and_paths_are_text_and_pictures_only_where_there_are_files(client):
     images = {image["path"]: image for image in listed(client)}
-    odd = images[f"v2/0/{HOSTILE}\".png"] if f"v2/0/{HOSTILE}\".png" in images else None
+    odd = images[f'v2/0/{HOSTILE}".png'] if f'v2/0/{HOSTILE}".png' in images else None
     pages = [client.get(f"{GRID}?page={page}").text for page in (1, 2)]
     pages += [client.get(f"{GRID}/{image['image_id']}").text for image in images.values()]
     for page in pages:
