@@ -103,7 +103,7 @@ def test_one_image_says_what_is_near_and_where_it_stands(client):
     where = "split = v2 and correct = true"
     found = listed(client, where=where, order="confidence desc")
     ids = [image["image_id"] for image in found]
-    for place, image_id in enumerate(ids):
+    for place, image_id in [(0, ids[0]), (2, ids[2]), (len(ids) - 1, ids[-1])]:
         answer = client.get(
             f"/gap/m/images/{image_id}", params={"where": where, "order": "confidence desc"}
         ).json()
@@ -123,7 +123,7 @@ def test_one_image_says_what_is_near_and_where_it_stands(client):
 
 
 def test_the_nearest_train_images_are_the_same_from_a_pass_and_from_the_kept_search(client, data):
-    ids = [image["image_id"] for image in listed(client)][:8]
+    ids = [image["image_id"] for image in listed(client)][:4]
     passed = [client.get(f"/gap/m/images/{i}").json()["near_train"] for i in ids]
     assert not (data / "neighbours").exists()
     for near in passed:

@@ -51,11 +51,12 @@ def page(site):
 def test_images_are_filtered_and_the_address_holds_it(page, site):
     page.goto("/view/logistic/images")
     page.get_by_text("Filter and order").click()
-    page.get_by_label("Test set", exact=True).select_option("val")
-    page.get_by_label("Answer").select_option("true")
-    page.get_by_label("from").fill("40")
-    page.get_by_label("Order").select_option("confidence asc")
-    page.get_by_role("button", name="Show").last.click()
+    form = page.locator("form.filter")
+    form.locator("[name=split]").select_option("val")
+    form.locator("[name=correct]").select_option("true")
+    form.locator("[name=at_least]").fill("40")
+    form.locator("[name=order]").select_option("confidence asc")
+    form.get_by_role("button", name="Show").click()
     page.wait_for_url("**/view/logistic/images?*")
     where = "split = val and correct = true and confidence >= 0.4"
     found = site.get(
@@ -69,8 +70,8 @@ def test_images_are_filtered_and_the_address_holds_it(page, site):
     assert "predicted_name" not in address  # empty fields are no part of it
     page.goto("about:blank")
     page.goto(address)
-    assert page.get_by_label("from").input_value() == "40"
-    assert page.get_by_label("Order").input_value() == "confidence asc"
+    assert form.locator("[name=at_least]").input_value() == "40"
+    assert form.locator("[name=order]").input_value() == "confidence asc"
     page.wait_for_function("document.querySelector('#grid img').naturalWidth === 160")
     # on a telephone nothing is wider than the page
     assert page.evaluate("document.documentElement.scrollWidth") == 400
