@@ -1,6 +1,7 @@
 """Images as answers and as pages: pictures, filters in the address, names from files as text."""
 
 import re
+import shutil
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -12,6 +13,7 @@ from etl.annotations import annotate_file
 from etl.images import link_images
 from service.analysis import Analysis
 from service.app import create_app
+from service.importing import import_predictions
 from service.neighbours import OneByOne
 from service.settings import Settings
 from tests.world import make_world, write_csv
@@ -245,6 +247,33 @@ def test_without_any_file_there_are_paths(toy_data):
         assert "<img" not in page
         assert page.count("no-picture") == 24
         assert "val/0/0.png" in page
+
+
+def test_predictions_alone_have_pages_that_say_what_is_not_known(data, tmp_path):
+    here = shutil.copytree(data, tmp_path / "data")
+    database = Analysis(here).database
+    for split in ("val", "v2"):
+        rows = database.rows("select path, class_id from image where split = ?", [split])
+        lines = [
+            f'"{row["path"].replace(chr(34), chr(34) * 2)}",{row["class_id"]},0' for row in rows
+        ]
+        (tmp_path / f"{split}.csv").write_text("\n".join(["path,label,top1", *lines]) + "\n")
+    import_predictions(here, {s: tmp_path / f"{s}.csv" for s in ("val", "v2")}, model="zeros")
+    with TestClient(create_app(Settings(data=here), with_worker=False)) as client:
+        client.get("/gap/zeros/images")
+        page = client.get("/view/zeros/images")
+        assert page.status_code == 200
+        assert "35 images, page 1 of 2" in page.text
+        assert "Undecided" not in page.text.split('id="grid"')[0].split("</nav>")[1]
+        asked = client.get("/view/zeros/images?kind=ambiguous").text
+        assert "only predictions of this model are here" in asked
+        (image_id,) = re.findall(r"/view/zeros/images/(\d+)", page.text)[:1]
+        one = client.get(f"/view/zeros/images/{image_id}").text
+        assert "The probabilities of other classes are not known" in one
+        answer = client.get(f"/gap/zeros/images/{image_id}").json()
+        assert answer["probabilities"] is None
+        assert answer["near_train"] is None
+        assert "no features" in answer["near_train_reason"]
 
 
 def test_one_page_leads_to_its_neighbours_and_back(client):
