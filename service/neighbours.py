@@ -138,7 +138,7 @@ class OneByOne:
             return True
         rows = self._database.splits_of(backbone)
         n_train = sum(row["n_images"] for row in rows if row["role"] == "train")
-        return n_train * len(self._database.feature_names(backbone)) <= _QUICK
+        return bool(n_train * len(self._database.feature_names(backbone)) <= _QUICK)
 
     def is_kept(self, backbone: str, split: str) -> bool:
         """Whether the search for all images of a split is kept: a second instead of a pass."""

@@ -8,13 +8,6 @@ from PIL import Image
 from etl.images import link_images
 from tests.e2e.server import serving
 
-CHROMIUM = shutil.which("chromium")
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
-
 
 @pytest.fixture(scope="module")
 def site(toy_data, world, tmp_path_factory):
@@ -33,23 +26,17 @@ def site(toy_data, world, tmp_path_factory):
 
 
 @pytest.fixture
-def page(site):
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page(base_url=str(site.base_url), viewport={"width": 400, "height": 800})
-        page.set_default_timeout(60_000)
-        said = []
-        page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        yield page
-        assert said == []
-        browser.close()
+def tab(site, open_tab):
+    """A tab as narrow as a telephone; at the end its console has stayed empty."""
+    tab = open_tab(str(site.base_url).rstrip("/"), width=400)
+    tab.page.set_default_timeout(60_000)  # other tests may share the machine
+    yield tab
+    assert tab.errors == []
 
 
-def test_images_are_filtered_and_the_address_holds_it(page, site):
-    page.goto("/view/logistic/images")
+def test_images_are_filtered_and_the_address_holds_it(tab, site):
+    page = tab.page
+    tab.go("/view/logistic/images")
     page.get_by_text("Filter and order").click()
     form = page.locator("form.filter")
     form.locator("[name=split]").select_option("val")
@@ -70,6 +57,7 @@ def test_images_are_filtered_and_the_address_holds_it(page, site):
     assert "predicted_name" not in address  # empty fields are no part of it
     page.goto("about:blank")
     page.goto(address)
+    tab.keep("images")
     assert form.locator("[name=at_least]").input_value() == "40"
     assert form.locator("[name=order]").input_value() == "confidence asc"
     page.wait_for_function("document.querySelector('#grid img').naturalWidth === 160")
@@ -77,8 +65,9 @@ def test_images_are_filtered_and_the_address_holds_it(page, site):
     assert page.evaluate("document.documentElement.scrollWidth") == 400
 
 
-def test_arrows_lead_through_grid_and_list(page):
-    page.goto("/view/logistic/images?where=split+%3D+val")
+def test_arrows_lead_through_grid_and_list(tab):
+    page = tab.page
+    tab.go("/view/logistic/images?where=split+%3D+val")
     links = page.locator("#grid a")
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
@@ -107,17 +96,18 @@ def test_arrows_lead_through_grid_and_list(page):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_there_is_no_serious_fault_for_readers_of_any_kind(page, scheme):
+def test_there_is_no_serious_fault_for_readers_of_any_kind(tab, scheme):
     from axe_playwright_python.sync_playwright import Axe
 
+    page = tab.page
     page.emulate_media(color_scheme=scheme)
     for address in ("", "?where=split+%3D+v2", "/50", "?where=1"):
-        answer = page.request.get(f"/view/logistic/images{address}")
+        answer = page.request.get(f"{tab.base}/view/logistic/images{address}")
         if answer.status == 422:  # a browser notes it in its console, as it should
             assert address == "?where=1"
             page.set_content(answer.text())
         else:
-            page.goto(f"/view/logistic/images{address}")
+            tab.go(f"/view/logistic/images{address}")
         found = Axe().run(page).response["violations"]
         serious = [one["id"] for one in found if one["impact"] in ("serious", "critical")]
         assert serious == [], found
