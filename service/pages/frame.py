@@ -1,6 +1,6 @@
 """What every page shares: whose page it is, what is computed of it, what is under way."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -13,6 +13,7 @@ from service.jobs import EXPLAIN, HYPOTHESIS, MASK, OPEN, SELFTEST, SUGGEST, TRA
 from service.looks import Looks
 from service.pages.rendering import render
 from service.schemas import PartOut
+from service.thumbnails import ImageFile
 
 P = TypeVar("P", bound=PartOut)
 _JOBS_SHOWN = 5
@@ -129,6 +130,11 @@ class Frame:
             return None
         assert isinstance(found, of)
         return found
+
+    def files(self, image_ids: Iterable[int | None]) -> dict[int, ImageFile]:
+        """Return which files show images, in one query: no picture is asked for that is none."""
+        there = [image_id for image_id in image_ids if image_id is not None]
+        return self.site.analysis.thumbnails.files(there)
 
     def ask(self) -> None:
         """Have what is not computed yet computed, once."""
