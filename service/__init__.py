@@ -39,3 +39,6 @@ def __getattr__(name: str) -> Any:
     from service.app import create_app
 
     return create_app
+
+
+VERSION = "0.1.0"

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from etl.errors import LoadRefused
 from models.errors import ModelError
+from service import VERSION
 from service.analysis import Analysis
 from service.api import router
 from service.errors import InUse, ServiceError, status_of
@@ -70,7 +71,7 @@ def create_app(settings: Settings, *, with_worker: bool = True) -> FastAPI:
     app: FastAPI = FastAPIOffline(
         title="Gapscope",
         summary="Why does a classifier score lower on test set 2 than on test set 1?",
-        version="0.1.0",
+        version=VERSION,
         lifespan=lifespan,
     )
     app.state.analysis = Analysis(settings.data, strict=settings.strict)
