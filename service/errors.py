@@ -206,6 +206,18 @@ class BadFilter(ServiceError):
     code = "bad_filter"
 
 
+class BadReport(ServiceError):
+    """A report.json, or what came with it, that cannot be reproduced: it asks for what is none."""
+
+    code = "bad_report"
+
+
+class BundleTooLarge(ServiceError):
+    """A bundle that would be larger than one may be."""
+
+    code = "bundle_too_large"
+
+
 class JobDone(ServiceError):
     """The job is over and cannot be cancelled."""
 
@@ -291,6 +303,8 @@ STATUS: dict[type[Exception], int] = {
     AlreadySeen: 409,
     SealWanted: 409,
     BadFilter: 422,
+    BadReport: 422,
+    BundleTooLarge: 422,
     JobDone: 409,
     NotResumable: 409,
     DamagedStream: 422,

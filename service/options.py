@@ -233,6 +233,21 @@ def add_audit_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_reproduce_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `reproduce`."""
+    parser.add_argument("report", type=Path, metavar="REPORT.json")
+    parser.add_argument(
+        "--results",
+        type=Path,
+        metavar="FOLDER",
+        help="take models and records from here, as a bundle has them, not from the data folder",
+    )
+    parser.add_argument(
+        "--retrain", action="store_true", help="train every head anew too, by its recipe and seed"
+    )
+    parser.add_argument("--json", action="store_true")
+
+
 def seconds(text: str) -> float:
     """Read a time budget: a second to a day."""
     try:
