@@ -94,6 +94,11 @@ def afresh(
     """
     with analysis.database.connect():
         pass  # without a database there is nothing to compute from: say that first
+    if results is not None and not results.is_dir():
+        raise BadReport(
+            f"wanted the folder {RESULTS}/ of a bundle, got {results}, which is no folder. Unpack "
+            "the bundle, and name it there."
+        )
     state = analysis.database.version
     with analysis.results.held() as held:
         data = held / "afresh"

@@ -261,30 +261,68 @@ def _answers(
         if ask.view is not None:
             answers[endpoint] = row(made.analysis.database, ask)
             continue
-        _compute(made.analysis, stored, ask, step)
+        also = {other.part for other in asks.values() if other.model == ask.model}
+        _compute(made.analysis, stored, ask, also, step)
         status, content = answered(app, ask)
         answers[endpoint] = content if status == 200 else str(content.get("detail", status))
     return answers
 
 
-def _compute(fresh: Analysis, stored: Analysis, ask: Ask, progress: Progress) -> None:
-    """Compute the parts that an address answers with; a refusal comes again as its answer."""
-    if ask.how != ANEW or ask.model is None or not ask.path.startswith("/gap/"):
+def _compute(
+    fresh: Analysis, stored: Analysis, ask: Ask, also: set[str | None], progress: Progress
+) -> None:
+    """Compute the parts that an address answers with; a refusal comes again as its answer.
+
+    Parameters
+    ----------
+    also
+        Parts of the same gap that the report asks for elsewhere.
+    """
+    if ask.model is None or not ask.path.startswith("/gap/"):
         return
     try:
-        question = Question(fresh, ask.model, ask.query.get("reference"), ask.query.get("target"))
-        ends, backbone = (question.reference, question.target), question.card["backbone"]
-        if is_at_hand(stored.database, backbone, ends) and not is_at_hand(
-            fresh.database, backbone, ends
-        ):  # a search that takes minutes, whose result other parts read too where it is there
-            question.compute(only="leaks", progress=part_of(progress, 0.0, 0.5))
-            question = Question(fresh, ask.model, *ends)
-        if ask.part is None:
-            fresh.gap(ask.model, *ends, progress=part_of(progress, 0.5, 0.6))
-        question.compute(only=ask.part, skip=SLOW if ask.part is None else (),
-                         progress=part_of(progress, 0.6, 1.0))  # fmt: skip
+        question = _question(fresh, ask)
+        first = _slow(fresh, stored, ask, also)
+        for name in first:
+            question.compute(only=name, progress=part_of(progress, 0.0, 0.5))
+        question = _question(fresh, ask)  # what is at hand now is part of its state
+        if ask.part is not None:
+            question.compute(only=ask.part, progress=part_of(progress, 0.5, 1.0))
+            return
+        ends = question.reference, question.target
+        fresh.gap(ask.model, *ends, progress=part_of(progress, 0.5, 0.6))
+        question.compute(skip=SLOW, progress=part_of(progress, 0.6, 1.0))
     except (ServiceError, LoadRefused, ModelError):
         return
+
+
+def _question(analysis: Analysis, ask: Ask) -> Question:
+    assert ask.model is not None
+    return Question(analysis, ask.model, ask.query.get("reference"), ask.query.get("target"))
+
+
+def _slow(fresh: Analysis, stored: Analysis, ask: Ask, also: set[str | None]) -> list[str]:
+    """Return the parts that take minutes, and that were there when the report was made.
+
+    The whole answer, and parts that read nearest train rows, say more where they are.
+    """
+    if ask.part is not None and "neighbours" not in PARTS[ask.part].reads:
+        return []
+    asked = [name for name in SLOW if name in also]
+    try:
+        before = _question(stored, ask)
+    except ServiceError:  # the model is in a bundle, not in the data folder
+        return asked
+    ends = before.reference, before.target
+    backbone = before.card["backbone"]
+    at_hand = is_at_hand(stored.database, backbone, ends) and not is_at_hand(
+        fresh.database, backbone, ends
+    )
+    return [
+        name
+        for name in SLOW
+        if name in asked or before.stored(name) is not None or at_hand
+    ]
 
 
 _ALIKE: Literal["alike"] = "alike"

@@ -422,7 +422,7 @@ def test_a_bundle_makes_the_numbers_again_from_the_same_files(
     monkeypatch.chdir(tmp_path / "bundle")
     monkeypatch.setenv("GAP_DATA", "again")
     for command in commands:
-        assert cli.main(shlex.split(command)) == 0, command
+        assert cli.main(shlex.split(command.replace("\\\n", " "))) == 0, command
     assert f"{len(ASKED)} the same." in capsys.readouterr().out
     assert not list((tmp_path / "bundle" / "again" / "results").glob("*/head.safetensors"))
 
