@@ -272,6 +272,18 @@ class ExtractionChanged(ServiceError):
     code = "extraction_changed"
 
 
+class BadTitlePage(ServiceError):
+    """A title page that cannot be read, or whose shares are not the whole."""
+
+    code = "bad_title_page"
+
+
+class BadText(ServiceError):
+    """An author's text of no chapter, or one that cannot be taken."""
+
+    code = "bad_text"
+
+
 STATUS: dict[type[Exception], int] = {
     ServiceError: 500,
     UnknownSetting: 500,
@@ -313,6 +325,8 @@ STATUS: dict[type[Exception], int] = {
     UnreadableImage: 422,
     ClassesDisagree: 409,
     ExtractionChanged: 409,
+    BadTitlePage: 422,
+    BadText: 422,
     LoadRefused: 422,
     Busy: 409,
     DiskFull: 507,
