@@ -15,7 +15,6 @@ from service.report.document import (
     Bullets,
     Chapter,
     Cite,
-
     Figure,
     Heading,
     Inline,
@@ -323,12 +322,10 @@ def _origins(origins: Sequence[Origin]) -> str:
         ]
     out.append("]")
     # the bold of first rows is for headers, which these have not
-    return "#[\n#show table.cell: set text(weight: \"regular\")\n" + "\n".join(out) + "\n]"
+    return '#[\n#show table.cell: set text(weight: "regular")\n' + "\n".join(out) + "\n]"
 
 
 def shortened(number: Number, longest: int = 48) -> str:
     """Return the text of a number; of a sentence its beginning."""
     text = number.text
     return text if len(text) <= longest else text[: longest - 1].rstrip() + "…"
-
-

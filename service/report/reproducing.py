@@ -318,11 +318,7 @@ def _slow(fresh: Analysis, stored: Analysis, ask: Ask, also: set[str | None]) ->
     at_hand = is_at_hand(stored.database, backbone, ends) and not is_at_hand(
         fresh.database, backbone, ends
     )
-    return [
-        name
-        for name in SLOW
-        if name in asked or before.stored(name) is not None or at_hand
-    ]
+    return [name for name in SLOW if name in asked or before.stored(name) is not None or at_hand]
 
 
 _ALIKE: Literal["alike"] = "alike"
