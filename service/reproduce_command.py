@@ -7,6 +7,7 @@ from fastapi import FastAPI
 
 from service.analysis import Analysis, resources_of
 from service.app import create_app
+from service.report.document import plain
 from service.report.reproducing import ReproducedOut, read_report, reproduce
 from service.settings import Settings
 from service.terminal import progress_bar
@@ -55,7 +56,8 @@ def in_words(found: ReproducedOut) -> str:
             lines.append(f"{'':8} rests on changed data: {', '.join(one.changed)}")
     if len(found.differing) > _SHOWN:
         lines.append(f"and {len(found.differing) - _SHOWN:,} more: --json has all")
-    return "\n".join([*lines, "", *found.computed])
+    # what came from the file may hold what moves a cursor
+    return "\n".join(plain(line) for line in [*lines, "", *found.computed])
 
 
 def _now(text: str | None, value: object) -> str:

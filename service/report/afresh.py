@@ -137,7 +137,7 @@ def _lay_out(place: Path, source: Path, mine: Path) -> list[str]:
     models = []
     for card in sorted(source.glob(f"*/{_CARD}")):
         folder = card.parent
-        if not re.match(NAME, folder.name) or not _is_plain(card):
+        if not re.match(NAME, folder.name) or folder.is_symlink() or not _is_plain(card):
             continue
         _check(card)
         (place / folder.name).mkdir()
@@ -284,8 +284,15 @@ def _rescore(made: Afresh, models: list[str], source: Path, progress: Progress) 
             continue
         if card["head"] == IMPORTED:
             _link(folder / _ANSWERS, fresh)
-            records = json.loads((folder / _SCORES).read_text(encoding="utf-8"))
-            (fresh / _SCORES).write_text(json.dumps(_scored_again(results, card, records)))
+            try:
+                records = json.loads((folder / _SCORES).read_text(encoding="utf-8"))
+                again = _scored_again(results, card, records)
+            except (KeyError, TypeError, ValueError, OSError) as error:
+                raise BadReport(
+                    f"wanted predictions and scores of {model!r} as they were stored, got: "
+                    f"{str(error)[:200]}. Unpack the bundle again, or import them again."
+                ) from error
+            (fresh / _SCORES).write_text(json.dumps(again))
             made.read.append(
                 (model, "its predictions were read, as imported; its scores computed from them")
             )

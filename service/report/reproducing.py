@@ -32,6 +32,7 @@ from service.report.asking import (
     row,
     understood,
 )
+from service.report.document import plain
 from service.report.numbers import FORMAT, FORMS, resolve
 from service.schemas import Answer
 from service.terminal import Progress, part_of
@@ -151,7 +152,7 @@ def checked(content: bytes) -> ReportIn:
         report = ReportIn.model_validate_json(content)
     except ValidationError as error:
         fault = error.errors()[0]
-        where = "/".join(str(part)[:80] for part in fault["loc"]) or "the file"
+        where = plain("/".join(str(part)[:80] for part in fault["loc"])) or "the file"
         raise BadReport(
             f"wanted a report.json as Gapscope writes it, got in {where}: {fault['msg']}. Name "
             "the file that was made beside the report."

@@ -378,6 +378,19 @@ def test_a_number_of_another_form_is_refused(report, what):
         checked(json.dumps(changed(report, 0, **what)).encode())
 
 
+def test_nothing_of_a_file_moves_the_cursor(data, report, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("GAP_DATA", str(data))
+    wrong = only(report, "/splits", "/\x1b[2J") | {"gapscope": "\x1b[31m0"}
+    wrong["endpoints"] = {"/splits": {"digests": {"\x1b[2Jval": "0" * 64}}}
+    file = tmp_path / "report.json"
+    for content, status in ((wrong, 1), (wrong | {"endpoints": {"\x1b[2J": 1}}, 2),
+                            (wrong | {"endpoints": {"/\x1b[2J": {}}}, 2)):  # fmt: skip
+        file.write_text(json.dumps(content))
+        assert cli.main(["reproduce", str(file)]) == status
+        said = capsys.readouterr()
+        assert "\x1b" not in said.out + said.err
+
+
 def test_a_file_that_is_too_large_or_not_there_is_refused(tmp_path, data, monkeypatch, capsys):
     monkeypatch.setenv("GAP_DATA", str(data))
     huge = tmp_path / "huge.json"
