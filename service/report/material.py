@@ -98,6 +98,22 @@ def sentences(answer: Answer, pointer: str, places: Sequence[int] | None = None)
     return [answer.sentence(f"{pointer}/{i}") for i in wanted]
 
 
+# the ledger's terms in words; annotations keep their names
+TERMS = {
+    "label shift": "another mix of classes",
+    "difficulty": "images of which the model itself is less sure",
+    "features": "images that lie elsewhere in the features",
+    "image statistics": "brightness, sharpness and the like of the image files",
+}
+
+
+def listed(found: Sequence[Number]) -> list[Block]:
+    """Put sentences into a paragraph, or into a list where they are many."""
+    if len(found) > 2:
+        return [bullets(words(one) for one in found)]
+    return [paragraph(in_a_row(found))] if found else []
+
+
 def in_a_row(found: Sequence[Number]) -> Words:
     """Put sentences one after another."""
     return words(*(part for i, one in enumerate(found) for part in ((" ", one) if i else (one,))))

@@ -18,7 +18,7 @@ def appendices(material: Material) -> Iterator[Chapter]:
 def _work(material: Material) -> Iterator[Block]:
     page = material.page
     if page.work_log:
-        yield Heading(words("Work log"))
+        yield Heading(words("Work log"), 3)
         yield Table(
             None,
             (),
@@ -30,7 +30,7 @@ def _work(material: Material) -> Iterator[Block]:
         )
     if not page.timesheet:
         return
-    yield Heading(words("Timesheet"))
+    yield Heading(words("Timesheet"), 3)
     yield Table(
         None,
         (),

@@ -7,6 +7,7 @@ from models.gap.ledger import NOT_DISTINGUISHABLE
 from service.report.chapters.results import verdict_in_words
 from service.report.document import Block, Chapter, Heading, Words, words
 from service.report.material import (
+    TERMS,
     Material,
     bullets,
     closing,
@@ -114,7 +115,7 @@ def _not_supported(material: Material) -> Iterator[Words]:
     for i, term in enumerate(ledger.value("/terms")[:-1]):
         if term["verdict"] == NOT_DISTINGUISHABLE and term["estimate"] is not None:
             yield words(
-                f"That part of the gap goes with {term['name']}: ",
+                f"That part of the gap goes with {TERMS.get(term['name'], term['name'])}: ",
                 ledger.number(f"/terms/{i}/estimate", "signed_points"),
                 " points",
                 interval(ledger, f"/terms/{i}", "signed_points"),

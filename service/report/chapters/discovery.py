@@ -100,8 +100,8 @@ def _data(material: Material) -> Iterator[Block]:
         )
     else:
         yield paragraph(
-            f"Each image stands as the numbers that a fixed network, {backbone}, makes of it: its "
-            "features. ",
+            f"Each image stands as a row of numbers, its features; they are those of {backbone} and "
+            "stay as they are. ",
             Ref("splits"),
             " lists the sets. The head learns from the train set alone; no image of a test set "
             "takes part in training or in any choice.",

@@ -93,12 +93,16 @@ def _beforehand(material: Material) -> Iterator[Block]:
     yield Heading(words("What was settled beforehand"))
     found = material.tested()
     seed = material.answers.card().value("/seed")
-    chance = (
+    chance = words(
         "Whatever chance is in the computations comes from fixed seeds, so that they can be "
-        "repeated bit by bit."
+        "repeated exactly",
+        *(
+            ("; that of the training is ", material.answers.card().number("/seed", "count"))
+            if seed is not None
+            else ()
+        ),
+        ".",
     )
-    if seed is not None:
-        chance += " The training has a seed of its own."
     if not found:
         yield paragraph(
             chance,

@@ -16,16 +16,22 @@ from service.report.document import (
     Column,
     Figure,
     Heading,
+    Inline,
     Ref,
     Table,
+    Text,
     Words,
     words,
 )
 from service.report.material import (
+    TERMS,
     Material,
     closing,
     ends,
     in_a_row,
+    interval,
+    is_told,
+    listed,
     opening,
     paragraph,
     sentences,
@@ -72,8 +78,7 @@ def _gap(material: Material) -> Iterator[Block]:
     answer = ExplainedGapOut.model_validate(gap.content)
     yield Heading(words("The gap"))
     apart = (
-        "the difference is more than chance explains, although each accuracy has an interval of "
-        "its own"
+        "the difference is more than chance explains"
         if material.has_gap
         else "the difference may be chance"
     )
@@ -160,7 +165,7 @@ def _ledger(material: Material) -> Iterator[Block]:
         ", ",
         Ref("terms"),
         "). ",
-        in_a_row(sentences(ledger, "/summary")),
+        *_supported_terms(ledger),
     )
     yield Figure(
         "ledger",
@@ -173,7 +178,10 @@ def _ledger(material: Material) -> Iterator[Block]:
     )
     yield Table(
         "terms",
-        words("The terms of the gap in points. Alone: with no other term beside it."),
+        words(
+            "The terms of the gap in points. Alone: with no other term beside it. Underpowered: "
+            "too few images to tell the term from 0 and from half of the gap."
+        ),
         (
             Column("term", wide=True),
             Column("points", "right"),
@@ -184,6 +192,39 @@ def _ledger(material: Material) -> Iterator[Block]:
         tuple(_term(ledger, i, term) for i, term in enumerate(terms)),
     )
     yield from _overlap(material)
+
+
+def _supported_terms(ledger: Answer) -> Iterator[Inline]:
+    terms = ledger.value("/terms")
+    known = [i for i, term in enumerate(terms[:-1]) if term["verdict"] == "supported"]
+    known.sort(key=lambda i: -abs(terms[i]["estimate"]))
+    for i in known:
+        yield ledger.number(f"/terms/{i}/estimate", "signed_points")
+        yield from words(
+            " points",
+            interval(ledger, f"/terms/{i}", "signed_points"),
+            f" go with {TERMS.get(terms[i]['name'], terms[i]['name'])}. ",
+        )
+    for i, term in enumerate(terms[:-1]):
+        if term["reason"]:
+            name = TERMS.get(term["name"], term["name"])
+            yield from words(
+                f"The part that goes with {name} cannot be told: ",
+                ledger.sentence(f"/terms/{i}/reason"),
+                ". ",
+            )
+    if not known:
+        yield Text("No term by itself is told from 0. ")
+    last = len(terms) - 1
+    if terms[last]["estimate"] is not None:
+        yield from words(
+            "The rest, ",
+            ledger.number(f"/terms/{last}/estimate", "signed_points"),
+            " points",
+            interval(ledger, f"/terms/{last}", "signed_points"),
+            ", goes with none of these: label noise, classes that mean something else, or "
+            "difficulty that nothing here shows; the data cannot tell these apart.",
+        )
 
 
 def _term(ledger: Answer, i: int, term: Mapping[str, Any]) -> tuple[Words, ...]:
@@ -218,7 +259,7 @@ def _difficulty(material: Material) -> Iterator[Block]:
         "in difficulty. ",
         Ref("difficulty"),
         " shows, for one property at a time, how much of the gap goes with it. ",
-        in_a_row(sentences(difficulty, "/summary")),
+        *_told_properties(difficulty),
     )
     yield Figure(
         "difficulty",
@@ -231,10 +272,13 @@ def _difficulty(material: Material) -> Iterator[Block]:
     )
     if difficulty.value("/calibration/reliability") is None:
         return
+    names = tuple(f"{one['name']}: " for one in difficulty.value("/covariates"))
+    others = [i for i, s in enumerate(difficulty.value("/summary")) if not s.startswith(names)]
     yield paragraph(
-        "A model that knows how hard an image is would be right as often as it is sure. ",
+        "A model that knows how hard an image is would be right as often as it is sure (",
         Ref("reliability"),
-        " holds the two against each other.",
+        "). ",
+        in_a_row(sentences(difficulty, "/summary", others)),
     )
     yield Figure(
         "reliability",
@@ -245,6 +289,26 @@ def _difficulty(material: Material) -> Iterator[Block]:
         ),
         "Accuracy over confidence for both test sets, beside the line where both are equal.",
     )
+
+
+def _told_properties(difficulty: Answer) -> Iterator[Inline]:
+    """Say which properties the gap goes with, by themselves: the largest three."""
+    values = [one["explained"] for one in difficulty.value("/covariates")]
+    told = [i for i, value in enumerate(values) if is_told(value)]
+    told.sort(key=lambda i: -abs(values[i]["estimate"]))
+    if not told:
+        yield Text("No property by itself is shown to go with it.")
+        return
+    for place, i in enumerate(told[:3]):
+        name = difficulty.value(f"/covariates/{i}/name")
+        yield Text("By themselves, " if place == 0 else ", ")
+        yield difficulty.number(f"/covariates/{i}/explained/estimate", "signed_points")
+        yield from words(
+            " points" if place == 0 else "",
+            interval(difficulty, f"/covariates/{i}/explained", "signed_points"),
+            f" go with {name}",
+        )
+    yield Text("." if len(told) <= 3 else "; those of others are smaller.")
 
 
 def _classes(material: Material) -> Iterator[Block]:
@@ -263,7 +327,7 @@ def _classes(material: Material) -> Iterator[Block]:
         ", ",
         Ref("class-table"),
         "). ",
-        in_a_row(sentences(classes, "/summary")),
+        *_trust_in_classes(classes),
     )
     yield Figure(
         "classes",
@@ -297,6 +361,39 @@ def _classes(material: Material) -> Iterator[Block]:
     )
     yield from _superclasses(material, classes)
     yield from _confusions(material, classes)
+
+
+def _trust_in_classes(classes: Answer) -> Iterator[Inline]:
+    """Say how far class gaps can be trusted, and how many stand out."""
+    if classes.value("/reliability/raw_sd") is not None:
+        yield from words(
+            "Gaps as counted spread over the classes by ",
+            classes.number("/reliability/raw_sd", "points"),
+            " points (standard deviation); chance alone would make ",
+            classes.number("/reliability/sampling_sd", "points"),
+            ". ",
+        )
+    worst = classes.value("/halves")
+    if worst["chosen"]["estimate"] is not None and worst["other"]["estimate"] is not None:
+        yield from words(
+            "The tenth of the classes that looks worst on one half of the target's images holds ",
+            classes.number("/halves/chosen/estimate", "percent0"),
+            " of the gap there, but ",
+            classes.number("/halves/other/estimate", "percent0"),
+            " in the other half: to pick the worst by eye is to pick chance. ",
+        )
+    places = {test["name"]: i for i, test in enumerate(classes.value("/tests"))}
+    equality, common = places.get("equality"), places.get("common_gap")
+    if equality is not None and common is not None:
+        yield from words(
+            "Of ",
+            classes.number(f"/tests/{common}/n_classes", "count"),
+            " classes, ",
+            classes.number(f"/tests/{equality}/n_q05", "count"),
+            " are told to have another accuracy on the two sets, and ",
+            classes.number(f"/tests/{common}/n_q05", "count"),
+            " another gap than all have in common (both adjusted for looking at all classes).",
+        )
 
 
 def _class_row(classes: Answer, i: int) -> tuple[Words, ...]:
@@ -373,9 +470,15 @@ def _features(material: Material) -> Iterator[Block]:
         Ref("features"),
         " that is far from the middle and high up; ",
         Ref("feature-table"),
-        " lists the first. ",
-        in_a_row(sentences(features, "/summary")),
+        " lists the first.",
     )
+    # what is said of shares of variance explains numbers that this report does not show
+    said = [
+        i
+        for i, sentence in enumerate(features.value("/summary"))
+        if not sentence.startswith("Shares of variance")
+    ]
+    yield from listed(sentences(features, "/summary", said))
     yield Figure(
         "features",
         _spec(material, "features", "feature_scatter"),
@@ -425,9 +528,9 @@ def _groups(material: Material) -> Iterator[Block]:
     yield Heading(words("Groups of images"))
     yield paragraph(
         "Images were also grouped by their features, and groups that lose more were looked for on "
-        "one half of the images and tested on the other. ",
-        in_a_row(sentences(slices, "/summary")),
+        "one half of the images and tested on the other.",
     )
+    yield from listed(sentences(slices, "/summary"))
 
 
 def _images(material: Material) -> Iterator[Block]:
@@ -437,9 +540,10 @@ def _images(material: Material) -> Iterator[Block]:
     yield Heading(words("The images themselves"))
     shown = [] if place is None else kinds[place]["images"][:_PAIRS]
     yield paragraph(
-        in_a_row(sentences(images, "/summary")),
+        "Numbers say how much, images say what.",
         *((" ", Ref("twins"), " names the first pairs to look at.") if shown else ()),
     )
+    yield from listed(sentences(images, "/summary"))
     if not shown:
         return
     yield Table(
@@ -526,9 +630,9 @@ def _foretold(material: Material) -> Iterator[Block]:
     yield paragraph(
         "Some methods predict the accuracy on a set of images whose labels nobody knows yet (",
         Ref("foretold"),
-        "). ",
-        in_a_row(sentences(foretold, "/summary")),
+        ").",
     )
+    yield from listed(sentences(foretold, "/summary"))
     yield Figure(
         "foretold",
         _spec(material, "without_labels", "without_labels"),
@@ -562,11 +666,7 @@ def _changes(material: Material) -> Iterator[Block]:
     )
     yield Figure(
         "changes",
-        hypotheses_spec(
-            HypothesesOut.model_validate(
-                {**answer.content, "hypotheses": [one for _, one in tested]}
-            )
-        ),
+        _drawn_changes(answer, [one for _, one in tested]),
         words(
             "Change of the gap by each tested change of the head, with 95 % intervals. Left of 0 "
             "the gap is smaller; the grey band is no effect worth naming."
@@ -577,7 +677,8 @@ def _changes(material: Material) -> Iterator[Block]:
         "change-table",
         words(
             "Changes of the head and what came. Change: of the gap, in points. p: adjusted for "
-            "all hypotheses of the family; none where a change reads test images and is in none."
+            "all hypotheses of the family; none where a change reads test images and is in none. "
+            "Underpowered: too few images to tell."
         ),
         (
             Column("change", wide=True),
@@ -590,6 +691,15 @@ def _changes(material: Material) -> Iterator[Block]:
         tuple(_change_row(material, answer, i, one) for i, one in tested),
         small=True,
     )
+
+
+def _drawn_changes(answer: Answer, tested: list[Mapping[str, Any]]) -> dict[str, Any]:
+    """Draw changes by what they do; by their ids too only where two do the same."""
+    drawn = HypothesesOut.model_validate({**answer.content, "hypotheses": tested})
+    if len({one.in_words for one in drawn.hypotheses}) == len(drawn.hypotheses):
+        nameless = [one.model_copy(update={"id": ""}) for one in drawn.hypotheses]
+        drawn = drawn.model_copy(update={"hypotheses": nameless})
+    return hypotheses_spec(drawn)
 
 
 def _change_row(
