@@ -93,8 +93,11 @@ class JobOut(Answer):
     """How far a job is."""
 
     job: str
-    kind: Literal["train", "hypothesis", "explain", "mask", "suggest", "selftest"] = Field(
-        description="train and hypothesis make the model; the others compute an answer about it."
+    kind: Literal["train", "hypothesis", "explain", "mask", "suggest", "selftest", "report"] = (
+        Field(
+            description="train and hypothesis make the model; the others compute an answer about it, "
+            "or write a report."
+        )
     )
     model: str
     state: Literal["queued", "running", "done", "failed", "cancelling", "cancelled", "interrupted"]

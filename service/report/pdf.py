@@ -15,7 +15,6 @@ from service.report.document import (
     Bullets,
     Chapter,
     Cite,
-
     Figure,
     Heading,
     Inline,
@@ -55,6 +54,7 @@ _HEAD = """\
 #show heading.where(level: 2): set block(above: 1.8em, below: 0.9em, sticky: true)
 #show raw: set text(font: MONO, size: 8.5pt)
 #set figure(gap: 0.9em)
+#set place(clearance: 2em)
 #show figure: set block(above: 1.5em, below: 1.5em)
 #show figure.where(kind: table): set figure.caption(position: top)
 #show figure.where(kind: table): set align(left)
@@ -77,12 +77,12 @@ _HEAD = """\
 
 
 def string(text: str) -> str:
-    """Write text as a Typst expression that is nothing but this text.
+    r"""Write text as a Typst expression that is nothing but this text.
 
     Examples
     --------
     >>> print(string('a "b" #c'))
-    #"a \\\\"b\\\\" #c";
+    #"a \"b\" #c";
     """
     inside = _breakable(plain(text)).replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
     return f'#"{inside}";'
@@ -178,9 +178,11 @@ def _title_page(report: Numbered) -> str:
         "#align(center)[",
         f"#text(size: 23pt, weight: 700, hyphenate: false)[{string(front.title)}]",
     ]
-    for line in (front.subtitle, front.course):
-        if line:
-            out.append(f"\n#v(0.4em)\n#text(size: 13pt)[{string(line)}]")
+    out += [
+        f"\n#v(0.4em)\n#text(size: 13pt)[{string(line)}]"
+        for line in (front.subtitle, front.course)
+        if line
+    ]
     out.append(f"\n#v(1em)\n{string(front.date)}")
     if front.authors:
         has_mail = any(one.email for one in front.authors)
@@ -243,7 +245,8 @@ def _figure(figure: Figure, report: Numbered) -> str:
     picture = charts.printed(figure.spec, FONT)
     return (
         f"#figure(kind: image, supplement: [Figure], caption: [{_words(figure.caption, report)}], "
-        f"placement: auto, alt: {_literal(figure.alternative)})[#box(image(bytes({_literal(picture)}), "
+        f"placement: auto, alt: {_literal(figure.alternative)})"
+        f"[#box(image(bytes({_literal(picture)}), "
         f'format: "svg", width: {_width(picture)}, alt: {_literal(figure.alternative)}))] '
         f"<{_label(figure.key)}>\n"
     )
@@ -343,12 +346,10 @@ def _origins(origins: Sequence[Origin]) -> str:
         ]
     out.append("]")
     # the bold of first rows is for headers, which these have not
-    return "#[\n#show table.cell: set text(weight: \"regular\")\n" + "\n".join(out) + "\n]"
+    return '#[\n#show table.cell: set text(weight: "regular")\n' + "\n".join(out) + "\n]"
 
 
 def shortened(number: Number, longest: int = 48) -> str:
     """Return the text of a number; of a sentence its beginning."""
     text = number.text
     return text if len(text) <= longest else text[: longest - 1].rstrip() + "…"
-
-

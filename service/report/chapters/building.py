@@ -3,11 +3,21 @@
 from collections.abc import Iterator, Sequence
 
 from service import charts
-from service.report.document import Block, Chapter, Cite, Column, Figure, Heading, Ref, Table, Words, words
+from service.report.document import (
+    Block,
+    Chapter,
+    Cite,
+    Column,
+    Figure,
+    Heading,
+    Ref,
+    Table,
+    Words,
+    words,
+)
 from service.report.material import (
     Material,
     closing,
-
     interval,
     opening,
     paragraph,
@@ -92,7 +102,9 @@ def _trained(material: Material, card: Answer) -> Iterator[Block]:
 
 
 def _joined(notes: Sequence[Number]) -> Words:
-    return words(*(part for i, note in enumerate(notes) for part in (("; ", note) if i else (note,))))
+    return words(
+        *(part for i, note in enumerate(notes) for part in (("; ", note) if i else (note,)))
+    )
 
 
 def _tried(material: Material) -> Iterator[Block]:
@@ -152,5 +164,3 @@ def _rows(candidates: list[dict[str, object]]) -> list[int]:
     """Return the best few, and the chosen one where it is not among them."""
     shown = list(range(min(_SHOWN, len(candidates))))
     return shown + [i for i, c in enumerate(candidates) if c["is_chosen"] and i >= _SHOWN]
-
-

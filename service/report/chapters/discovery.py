@@ -100,8 +100,8 @@ def _data(material: Material) -> Iterator[Block]:
         )
     else:
         yield paragraph(
-            f"Each image stands as a row of numbers, its features; they are those of {backbone} and "
-            "stay as they are. ",
+            f"Each image stands as a row of numbers, its features; they are those of {backbone} "
+            "and stay as they are. ",
             Ref("splits"),
             " lists the sets. The head learns from the train set alone; no image of a test set "
             "takes part in training or in any choice.",
@@ -119,7 +119,7 @@ def _splits(material: Material) -> Table:
     }
     order = {material.reference: 1, material.target: 2}
     mine = [(i, row) for i, row in enumerate(answer.content) if row["backbone"] == backbone]
-    mine.sort(key=lambda item: (0 if item[1]["role"] == "train" else order.get(item[1]["split"], 3)))
+    mine.sort(key=lambda item: 0 if item[1]["role"] == "train" else order.get(item[1]["split"], 3))
     rows = tuple(
         (
             words(row["split"]),

@@ -7,7 +7,9 @@ from models.gap.hypotheses import HELPS_BOTH, HURTS, NARROWS
 from service import charts, selftest
 from service.gap import PARTS
 from service.gap.classes import ClassesOut
+from service.gap.error_rates import SelfTestOut
 from service.gap.findings import ExplainedGapOut
+from service.gap.without_labels import WithoutLabelsOut
 from service.hypotheses.charts import hypotheses_spec
 from service.hypotheses.schemas import HypothesesOut
 from service.report.document import (
@@ -317,7 +319,9 @@ def _classes(material: Material) -> Iterator[Block]:
     known = [c for c in gap.classes if c.raw is not None]
     drawn = gap.model_copy(update={"classes": known[:_CLASSES_DRAWN]})
     first = (
-        "" if len(known) <= _CLASSES_DRAWN else "; the classes with the largest gaps, not all of them"
+        ""
+        if len(known) <= _CLASSES_DRAWN
+        else "; the classes with the largest gaps, not all of them"
     )
     yield Heading(words("Classes"))
     yield paragraph(
@@ -460,9 +464,7 @@ def _features(material: Material) -> Iterator[Block]:
     features = material.part("features")
     if features.value("/reason") is not None:
         yield Heading(words("Features"))
-        yield paragraph(
-            "Features cannot be compared: ", features.sentence("/reason"), "."
-        )
+        yield paragraph("Features cannot be compared: ", features.sentence("/reason"), ".")
         return
     yield Heading(words("Features"))
     yield paragraph(
@@ -614,8 +616,8 @@ def _others(material: Material) -> Iterator[Block]:
         "line",
         _spec(material, "line", "line"),
         words(
-            f"Accuracy on {material.target} over accuracy on {material.reference}, one dot a model, "
-            "on axes on which such lines are straight. Dashed: the same on both. A model above "
+            f"Accuracy on {material.target} over accuracy on {material.reference}, one dot a "
+            "model, on axes on which such lines are straight. Dashed: the same on both. A model above "
             "the line of the others loses less than they do."
         ),
         "Models as dots: accuracy on one test set over accuracy on the other, with a line.",
@@ -633,9 +635,11 @@ def _foretold(material: Material) -> Iterator[Block]:
         ").",
     )
     yield from listed(sentences(foretold, "/summary"))
+    answer: WithoutLabelsOut = material.answers.answer_of("without_labels")
+    cut = {"methods": [one for one in answer.methods if one.predicted.estimate is not None]}
     yield Figure(
         "foretold",
-        _spec(material, "without_labels", "without_labels"),
+        _spec(material, "without_labels", "without_labels", cut),
         words(
             f"Accuracy on {material.target} as foretold without its labels, with 95 % intervals; "
             "dashed: what the labels show."
@@ -740,7 +744,7 @@ def _trust(material: Material) -> Iterator[Block]:
     found = material.answers.self_test()
     if found is None:
         return
-    answer = selftest.SelfTestOut.model_validate(found.content)
+    answer = SelfTestOut.model_validate(found.content)
     yield Heading(words("How far to trust this"))
     yield paragraph(
         "The same methods were run on sets made of the reference alone, where there is nothing to "
