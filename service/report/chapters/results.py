@@ -617,8 +617,8 @@ def _others(material: Material) -> Iterator[Block]:
         _spec(material, "line", "line"),
         words(
             f"Accuracy on {material.target} over accuracy on {material.reference}, one dot a "
-            "model, on axes on which such lines are straight. Dashed: the same on both. A model above "
-            "the line of the others loses less than they do."
+            "model, on axes on which such lines are straight. Dashed: the same on both. A model "
+            "above the line of the others loses less than they do."
         ),
         "Models as dots: accuracy on one test set over accuracy on the other, with a line.",
     )
