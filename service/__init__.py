@@ -18,6 +18,7 @@ page       the web page
 terminal   progress in the terminal
 extraction images into feature files with a timm network
 demo       scans of digits, two backbones, a real gap
+report     all of it as PDF and HTML, each number with its source
 backbones  how features were made, and the network for one more image
 arrow_predictions  classes of the rows of an Arrow stream
 options    what can be asked of the verbs

@@ -28,6 +28,7 @@ from service.gap_routes import router as gap_router
 from service.hypothesis_routes import router as hypotheses_router
 from service.jobs import EXPLAIN, Jobs, Worker, explain_on
 from service.looks import Looks
+from service.report_routes import router as report_router
 from service.schemas import Problem
 from service.selftest_routes import router as selftest_router
 from service.settings import Settings
@@ -85,6 +86,7 @@ def create_app(settings: Settings, *, with_worker: bool = True) -> FastAPI:
     app.include_router(hypotheses_router)
     app.include_router(router)
     app.include_router(selftest_router)
+    app.include_router(report_router)
     for root in (ServiceError, LoadRefused, ModelError):
         app.add_exception_handler(root, _refusal)
     app.add_exception_handler(RequestValidationError, _invalid)

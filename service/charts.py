@@ -650,7 +650,7 @@ def printed(chart: dict[str, Any], font: str) -> str:
     config = chart.get("config", {}) | {
         "font": font,
         "axis": {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal"}
-        | {"labelLimit": 240, "labelColor": "#111", "titleColor": "#111"},
+        | {"labelLimit": 330, "titleLimit": 600, "labelColor": "#111", "titleColor": "#111"},
         "legend": {"labelFontSize": 12, "titleFontSize": 12, "labelLimit": 300},
         "background": None,
         "aria": False,

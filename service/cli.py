@@ -208,6 +208,10 @@ def _parser() -> argparse.ArgumentParser:
     options.add_hypotheses_arguments(hypotheses)
     hypotheses.set_defaults(command=_hypotheses, needs=["service.hypotheses.command"])
 
+    report = verbs.add_parser("report", help="all of it as a report: PDF, page, and its numbers")
+    options.add_report_arguments(report)
+    report.set_defaults(command=_report, needs=["service.report.command"])
+
     audit = verbs.add_parser("audit", help="prove that no test row took part in a model")
     options.add_audit_arguments(audit)
     audit.set_defaults(command=_audit, needs=["service.audit_command"])
@@ -553,6 +557,17 @@ def _hypotheses(arguments: argparse.Namespace, settings: "Settings") -> None:
     from service.hypotheses.command import run_hypotheses
 
     run_hypotheses(arguments, settings)
+
+
+def _report(arguments: argparse.Namespace, settings: "Settings") -> None:
+    from service.report.command import run_report
+    from service.report.title_page import EXAMPLE
+
+    if arguments.example:
+        return print(EXAMPLE, end="")
+    for file in run_report(arguments, settings):
+        print(file)
+    return None
 
 
 def _audit(arguments: argparse.Namespace, settings: "Settings") -> int:

@@ -295,6 +295,22 @@ def add_hypotheses_arguments(parser: argparse.ArgumentParser) -> None:
     register.add_argument("file", type=Path)
 
 
+def add_report_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `report`."""
+    parser.add_argument(
+        "models", nargs="*", metavar="MODEL", help="the first is what the report is about"
+    )
+    parser.add_argument("-o", "--out", type=Path, default=Path("report.pdf"), metavar="FILE.pdf",
+        help="default: report.pdf; .html and .json are written beside it")  # fmt: skip
+    parser.add_argument("--reference", metavar="NAME")
+    parser.add_argument("--target", metavar="NAME")
+    parser.add_argument("--title-page", type=Path, metavar="FILE.yaml",
+        help="title, authors with ids and shares, work log, timesheet")  # fmt: skip
+    parser.add_argument("--text", type=Path, metavar="FOLDER",
+        help="your own paragraphs: 1.md to 6.md, one for each chapter")  # fmt: skip
+    parser.add_argument("--example", action="store_true", help="print a title page to begin with")
+
+
 def add_looks_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `looks`."""
     parser.add_argument("--model", metavar="NAME", help="looks with this model alone")

@@ -17,7 +17,7 @@ from service.gap.explaining import Question
 from service.gap.findings import ExplainedGapOut, explained_gap
 from service.hypotheses.registry import Registry
 from service.hypotheses.schemas import HypothesesOut
-from service.jobs import EXPLAIN, HYPOTHESIS, MASK, OPEN, SELFTEST, SUGGEST, TRAIN, Job
+from service.jobs import EXPLAIN, HYPOTHESIS, MASK, OPEN, REPORT, SELFTEST, SUGGEST, TRAIN, Job
 from service.looks import Looks
 
 _HERE = Path(__file__).parent
@@ -31,6 +31,7 @@ _KINDS = {
     EXPLAIN: "explanation of",
     MASK: "fit without some features of",
     SELFTEST: "self-test of",
+    REPORT: "report on",
 }
 
 

@@ -15,11 +15,11 @@ _REORDERING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
 def plain(text: str) -> str:
-    """Return text that can be printed: no control characters, none that reorder other text.
+    r"""Return text that can be printed: no control characters, none that reorder other text.
 
     Examples
     --------
-    >>> plain("a\\x00b\\tc\\u202ed")
+    >>> plain("a\x00b\tc\u202ed")
     'ab cd'
     """
     spaced = text.replace("\t", " ").replace("\r\n", "\n").replace("\r", "\n")

@@ -92,13 +92,21 @@ def _style() -> str:
 @cache
 def _environment() -> Environment:
     environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_printable,
     )
     for kind in _KINDS:
         environment.tests[kind.__name__.lower()] = _is(kind)
     environment.filters["picture"] = _picture
-    environment.filters["plain"] = plain
     return environment
+
+
+def _printable(value: Any) -> Any:
+    """Clean whatever the template writes; what is markup already was cleaned when it was made."""
+    return plain(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _is(kind: type) -> Any:

@@ -240,7 +240,9 @@ def _written(digits: int, factor: float = 1.0, *, sign: bool = False) -> Callabl
 def _p_value(value: Any) -> str:
     if value is None:
         return "unknown"
-    return "below .001" if value < 0.001 else f"{value:.3f}"[1:] if value < 1 else "1"
+    if value < 0.001:
+        return "below .001"
+    return f"{value:.3f}"[1:] if value < 0.9995 else "1"
 
 
 def _significant(value: Any) -> str:

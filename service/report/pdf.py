@@ -35,6 +35,8 @@ from service.report.references import PAPERS
 FONT = "Libertinus Serif"
 _MONO = "DejaVu Sans Mono"
 _LONGEST = 22  # characters of a word that needs no place to break
+_NARROW = 28  # characters of a cell that needs no more room than it takes
+_SHORT = 9  # rows
 _BREAKS = frozenset("_/-.,:&?=+")
 # scripts that the fonts above have; a name in another one is set in what the machine has
 _SCRIPTS = ("LATIN", "GREEK", "CYRILLIC", "COMBINING", "MODIFIER", "SUPERSCRIPT", "SUBSCRIPT")
@@ -52,9 +54,10 @@ _HEAD = """\
 #show heading.where(level: 2): set block(above: 1.8em, below: 0.9em, sticky: true)
 #show raw: set text(font: MONO, size: 8.5pt)
 #set figure(gap: 0.9em)
+#set place(clearance: 2em)
 #show figure: set block(above: 1.5em, below: 1.5em)
 #show figure.where(kind: table): set figure.caption(position: top)
-#show figure.where(kind: table): set block(breakable: true)
+#show figure.where(kind: table): set align(left)
 #show figure.caption: it => block(width: 100%, align(left, text(size: 9.5pt, {
   set par(justify: false)
   strong[#it.supplement #context it.counter.display(it.numbering).]
@@ -66,17 +69,20 @@ _HEAD = """\
 #show table: set text(size: 9.5pt, hyphenate: false)
 #show table: set par(justify: false, leading: 0.5em)
 #let hline = table.hline(stroke: 0.5pt)
+#show outline: set text(size: 9.8pt)
+#show outline: set par(leading: 0.5em)
+#let long(body) = { show figure.where(kind: table): set block(breakable: true); body }
 #let small(body) = { show table: set text(size: 8pt); body }
 """
 
 
 def string(text: str) -> str:
-    """Write text as a Typst expression that is nothing but this text.
+    r"""Write text as a Typst expression that is nothing but this text.
 
     Examples
     --------
     >>> print(string('a "b" #c'))
-    #"a \\\\"b\\\\" #c";
+    #"a \"b\" #c";
     """
     inside = _breakable(plain(text)).replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
     return f'#"{inside}";'
@@ -172,9 +178,11 @@ def _title_page(report: Numbered) -> str:
         "#align(center)[",
         f"#text(size: 23pt, weight: 700, hyphenate: false)[{string(front.title)}]",
     ]
-    for line in (front.subtitle, front.course):
-        if line:
-            out.append(f"\n#v(0.4em)\n#text(size: 13pt)[{string(line)}]")
+    out += [
+        f"\n#v(0.4em)\n#text(size: 13pt)[{string(line)}]"
+        for line in (front.subtitle, front.course)
+        if line
+    ]
     out.append(f"\n#v(1em)\n{string(front.date)}")
     if front.authors:
         has_mail = any(one.email for one in front.authors)
@@ -237,7 +245,8 @@ def _figure(figure: Figure, report: Numbered) -> str:
     picture = charts.printed(figure.spec, FONT)
     return (
         f"#figure(kind: image, supplement: [Figure], caption: [{_words(figure.caption, report)}], "
-        f"alt: {_literal(figure.alternative)})[#box(image(bytes({_literal(picture)}), "
+        f"placement: auto, alt: {_literal(figure.alternative)})"
+        f"[#box(image(bytes({_literal(picture)}), "
         f'format: "svg", width: {_width(picture)}, alt: {_literal(figure.alternative)}))] '
         f"<{_label(figure.key)}>\n"
     )
@@ -254,7 +263,10 @@ def _width(picture: str) -> str:
 
 
 def _table(table: Table, report: Numbered) -> str:
-    columns = ", ".join("1fr" if column.wide else "auto" for column in table.columns)
+    columns = ", ".join(
+        "1fr" if column.wide and _longest(table, i) > _NARROW else "auto"
+        for i, column in enumerate(table.columns)
+    )
     aligns = ", ".join(column.align for column in table.columns)
     head = "".join(f"[{string(column.title)}], " for column in table.columns)
     rows = "".join(
@@ -269,7 +281,19 @@ def _table(table: Table, report: Numbered) -> str:
     if table.key is None:
         return f"#{made}\n"
     caption = _words(table.caption, report)
-    return f"#figure(kind: table, caption: [{caption}], {made}) <{_label(table.key)}>\n"
+    figure = f"[#figure(kind: table, caption: [{caption}], {made}) <{_label(table.key)}>]"
+    # a short table stays on one page
+    return f"#long{figure}\n" if len(table.rows) > _SHORT else figure[1:-1] + "\n"
+
+
+def _longest(table: Table, i: int) -> int:
+    """Characters of the longest cell of a column, as it is printed."""
+    cells = [row[i] for row in table.rows]
+    return max((sum(len(_shown(one)) for one in cell) for cell in cells), default=0)
+
+
+def _shown(one: Inline) -> str:
+    return one.text if isinstance(one, Text | Number) else "[1, 2, 3]"
 
 
 def _words(words: Words, report: Numbered) -> str:

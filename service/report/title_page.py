@@ -31,7 +31,7 @@ work_log:                                                   # optional, an appen
   - {date: 2026-11-20, member: Ada Example, what: Features loaded and checked}
   - {date: 2026-11-21, member: Ben Example, what: Heads trained}
 timesheet:                                                  # optional, an appendix
-  - {date: 2026-11-20, member: Ada Example, hours: 3.5, what: Loading, checks}
+  - {date: 2026-11-20, member: Ada Example, hours: 3.5, what: Loading and checks}
   - {date: 2026-11-21, member: Ben Example, hours: 4, what: Training}
 """
 
