@@ -300,6 +300,12 @@ def add_report_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "models", nargs="*", metavar="MODEL", help="the first is what the report is about"
     )
+    parser.add_argument(
+        "--bundle",
+        type=Path,
+        metavar="FILE.zip",
+        help="pack report, recipe, heads and code into one file, of at most 200 MB",
+    )
     parser.add_argument("-o", "--out", type=Path, default=Path("report.pdf"), metavar="FILE.pdf",
         help="default: report.pdf; .html and .json are written beside it")  # fmt: skip
     parser.add_argument("--reference", metavar="NAME")

@@ -157,9 +157,9 @@ def test_a_job_makes_a_report_that_is_kept(client, data):
     analysis = Analysis(data)
     said = work_one(
         Jobs(data),
-        lambda request, progress: make_and_keep(
-            analysis, request[REPORT], progress=progress
-        ).report,
+        lambda request, progress: (
+            make_and_keep(analysis, request[REPORT], progress=progress).report
+        ),
         (),
         EXPLAIN,
     )
