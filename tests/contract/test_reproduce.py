@@ -485,3 +485,17 @@ def test_a_bundle_with_a_card_that_is_none_is_refused(data, light, tmp_path):
             again(data, light, results=tmp_path / "b" / "results")
     with pytest.raises(BadReport, match="folder"):
         again(data, light, results=tmp_path / "nothing")
+
+
+def test_a_report_of_the_command_line_is_the_same_when_computed_again(
+    data, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("GAP_DATA", str(data))
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["report", "logistic", "mean", "--bundle", "report.rar"]) == 2
+    assert "ends in .zip" in capsys.readouterr().err
+    assert cli.main(["report", "logistic", "mean", "--bundle", "report.zip"]) == 0
+    assert "report.zip" in capsys.readouterr().out
+    with zipfile.ZipFile("report.zip") as packed:
+        assert {"report.pdf", "report.html", "report.json"} <= {*packed.namelist()}
+    assert cli.main(["reproduce", "report.json"]) == 0, capsys.readouterr().out
