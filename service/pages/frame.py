@@ -9,7 +9,7 @@ from service.analysis import Analysis
 from service.errors import NotFound, ServiceError
 from service.gap import PARTS
 from service.gap.explaining import Question
-from service.jobs import EXPLAIN, HYPOTHESIS, MASK, OPEN, SELFTEST, SUGGEST, TRAIN, Job
+from service.jobs import EXPLAIN, HYPOTHESIS, MASK, OPEN, REPORT, SELFTEST, SUGGEST, TRAIN, Job
 from service.looks import Looks
 from service.pages.rendering import render
 from service.schemas import PartOut
@@ -24,6 +24,7 @@ _KINDS = {
     EXPLAIN: "explanation of",
     MASK: "fit without some features of",
     SELFTEST: "self-test of",
+    REPORT: "report on",
 }
 PAGES = {
     "": "Overview",
