@@ -90,6 +90,8 @@ class Question:
         analysis = self._analysis
         if kind == "lines":
             return Lines(analysis.data).state()
+        if kind == "image_ids":
+            return analysis.database.load_state()
         if kind == "hypotheses":
             return Register(analysis.data, "hypotheses").size
         if kind == "neighbours":
