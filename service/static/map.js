@@ -43,6 +43,9 @@ async function show() {
     const spec = await specOf(address(place.dataset.map, asked()));
     if (mine !== drawing) return;
     shown = spec;
+    const table = place.parentElement.querySelector(".data"); // of what was drawn before
+    table.open = false;
+    delete table.dataset.done;
     place.parentElement.querySelector(".caption").textContent = spec.description;
     await render(spec);
   } catch (error) {

@@ -5,10 +5,8 @@ from urllib.parse import parse_qs, urlparse
 
 import pytest
 
+from tests.e2e.conftest import NARROW
 from tests.e2e.server import serving
-
-CHROMIUM = shutil.which("chromium")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 
 
 @pytest.fixture(scope="module")
@@ -22,22 +20,12 @@ def site(toy_data, tmp_path_factory):
 
 
 @pytest.fixture
-def page(site):
-    """A page of a browser, which says nothing on its console but that thumbnails are not linked."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
-        )
-        page = browser.new_page(viewport={"width": 1280, "height": 900}, base_url=site)
-        page.set_default_timeout(60_000)
-        said = []
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("console", lambda m: m.type == "error" and said.append(f"{m.location} {m.text}"))
-        yield page
-        browser.close()
-    assert [line for line in said if "/thumbnail" not in line] == []
+def tab(site, open_tab):
+    """A tab on which nothing goes wrong but that images are not linked."""
+    tab = open_tab(site)
+    tab.page.set_default_timeout(60_000)
+    yield tab
+    assert [error for error in tab.errors if "/thumbnail" not in error] == []
 
 
 def drag(page):
@@ -52,8 +40,9 @@ def drag(page):
     page.mouse.up()
 
 
-def test_what_is_brushed_is_listed_and_has_a_link(page, site):
-    page.goto("/view/logistic/map")
+def test_what_is_brushed_is_listed_and_has_a_link(tab):
+    page = tab.page
+    tab.go("/view/logistic/map")
     page.wait_for_selector("#map svg")
     drag(page)
     page.wait_for_selector("#selected .card")
@@ -65,12 +54,13 @@ def test_what_is_brushed_is_listed_and_has_a_link(page, site):
     assert page.locator("#selected .card").count() == min(n, 24)
     for name in ("x_from", "y_to"):
         assert page.input_value(f"#rectangle [name={name}]") == asked[name][0]
-    page.goto(page.url)  # the link shows the same
+    page.reload()  # the link shows the same
     assert page.inner_text("#selected-title") == title
 
 
-def test_colours_change_without_a_load_and_the_downloads_with_them(page):
-    page.goto("/view/logistic/map")
+def test_colours_change_without_a_load_and_the_downloads_with_them(tab):
+    page = tab.page
+    tab.go("/view/logistic/map")
     page.wait_for_selector("#map svg")
     page.select_option("#view [name=colour]", "answer")
     page.wait_for_function(
@@ -79,11 +69,16 @@ def test_colours_change_without_a_load_and_the_downloads_with_them(page):
     page.wait_for_selector("#map svg")
     link = page.get_attribute("#map [data-format=csv]", "href")
     assert "colour=answer" in link
-    assert page.request.get(link).text().startswith("x,y,answer")
+    assert (
+        page.request.get(tab.base + link if link.startswith("/") else link)
+        .text()
+        .startswith("x,y,answer")
+    )
 
 
-def test_a_cluster_is_chosen_by_keyboard(page):
-    page.goto("/view/logistic/map")
+def test_a_cluster_is_chosen_by_keyboard(tab):
+    page = tab.page
+    tab.go("/view/logistic/map")
     link = page.locator("[data-cluster]").first
     link.focus()
     page.keyboard.press("Enter")
@@ -96,8 +91,9 @@ def test_a_cluster_is_chosen_by_keyboard(page):
     )
 
 
-def test_one_feature_is_drawn_for_all_images_and_for_a_class(page):
-    page.goto("/view/logistic/features")
+def test_one_feature_is_drawn_for_all_images_and_for_a_class(tab):
+    page = tab.page
+    tab.go("/view/logistic/features")
     page.click("#features tbody a >> nth=0")
     page.wait_for_selector(".chart svg")
     page.select_option("[name=class]", "1")
@@ -108,13 +104,14 @@ def test_one_feature_is_drawn_for_all_images_and_for_a_class(page):
 
 @pytest.mark.parametrize("path", ["features", "features/0?class=1", "map?cluster=0"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_pages_are_accessible_and_fit_a_telephone(page, path, scheme):
+def test_pages_are_accessible_and_fit_a_telephone(site, open_tab, path, scheme):
     from axe_playwright_python.sync_playwright import Axe
 
-    page.emulate_media(color_scheme=scheme)
-    page.set_viewport_size({"width": 400, "height": 800})
-    page.goto(f"/view/logistic/{path}")
+    tab = open_tab(site, NARROW, scheme)
+    page = tab.page
+    tab.go(f"/view/logistic/{path}")
     page.wait_for_selector(".chart svg")
+    tab.keep(f"{path.split('?')[0].replace('/', '-')}-{scheme}-{NARROW}")
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
     found = Axe().run(page).response["violations"]
     serious = [one for one in found if one["impact"] in ("serious", "critical")]
