@@ -862,7 +862,7 @@ def cloud(
         The field that says which kind a point is of, and what that is for people.
     domain
         Its values: each has another pair of colour and shape. None: the field is a number, shown
-        from dark to light.
+        from blue to vermilion.
     """
     of = f"{kind}:{'Q' if domain is None else 'N'}"
     legend = alt.Legend(orient="bottom", symbolOpacity=1, symbolSize=80, columns=6, symbolLimit=0)
@@ -873,7 +873,8 @@ def cloud(
         "tooltip": [alt.Tooltip(of, title=kind_title)],
     }
     if domain is None:
-        scheme = alt.Scale(scheme="viridis")
+        # seen on both grounds, which the ends of lighter and darker scales are not
+        scheme = alt.Scale(range=[BLUE, ORANGE])
         bar = alt.Legend(orient="bottom")
         encoded["color"] = alt.Color(of, title=kind_title, scale=scheme, legend=bar)
     else:

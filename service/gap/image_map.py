@@ -485,8 +485,8 @@ def axis_titles(method: MethodOut) -> tuple[str, str]:
         return "UMAP 1", "UMAP 2"
     first, second = method.axis_shares
     return (
-        f"first principal axis ({first:.0%} of the train images' variance)",
-        f"second principal axis ({second:.0%})",
+        f"first axis ({first:.0%} of the variance in train)",
+        f"second axis ({second:.0%})",
     )
 
 
@@ -524,7 +524,7 @@ def spec(answer: MapOut, method: Method, colour: str) -> dict[str, Any]:
         BY_SPLIT: f"Where images of {answer.reference} and {answer.target} lie among train images",
         BY_ANSWER: f"Where {answer.model} is right and where it is wrong, on both test splits",
         BY_CLUSTER: "Clusters of alike images on the map",
-    }.get(colour, f"Where images of which {by} lie, on both test splits")
+    }.get(colour, f"Images of both test splits, coloured by {by}")
     return charts.cloud(
         rows, kind=field, kind_title=by, domain=domain, title=title, x_title=titles[0],
         y_title=titles[1],
