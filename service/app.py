@@ -26,6 +26,7 @@ from service.errors import InUse, ServiceError, status_of
 from service.feature_routes import router as feature_router
 from service.gap_routes import router as gap_router
 from service.hypothesis_routes import router as hypotheses_router
+from service.image_routes import router as image_router
 from service.jobs import EXPLAIN, Jobs, Worker, explain_on
 from service.looks import Looks
 from service.page_routes import router as page_router
@@ -86,6 +87,7 @@ def create_app(settings: Settings, *, with_worker: bool = True) -> FastAPI:
     app.add_middleware(_BodyLimit)
     app.include_router(gap_router)
     app.include_router(feature_router)
+    app.include_router(image_router)
     app.include_router(hypotheses_router)
     app.include_router(router)
     app.include_router(selftest_router)

@@ -617,7 +617,8 @@ def waterfall(
             from_low="datum.begin + datum.low",
             to_high="datum.begin + datum.high",
             words="datum.estimate === null ? 'refused' : (datum.is_total ? '' : "
-            "(datum.estimate < 0 ? '−' : '+')) + format(abs(100 * datum.estimate), '.1f')",
+            "abs(datum.estimate) < 0.0005 ? '' : datum.estimate < 0 ? '−' : '+') + "
+            "format(abs(100 * datum.estimate), '.1f')",
         )
         .encode(
             y=alt.Y(

@@ -206,6 +206,30 @@ class BadFilter(ServiceError):
     code = "bad_filter"
 
 
+class NoPicture(ServiceError):
+    """An image that cannot be shown."""
+
+    code = "no_picture"
+
+
+class NotLinked(NoPicture):
+    """No file, or no single one, was found for the image."""
+
+    code = "not_linked"
+
+
+class FileGone(NoPicture):
+    """The linked file is not there any more, or is none that is opened."""
+
+    code = "file_gone"
+
+
+class NotAnImage(NoPicture):
+    """The linked file cannot be decoded."""
+
+    code = "not_an_image"
+
+
 class JobDone(ServiceError):
     """The job is over and cannot be cancelled."""
 
@@ -291,6 +315,7 @@ STATUS: dict[type[Exception], int] = {
     AlreadySeen: 409,
     SealWanted: 409,
     BadFilter: 422,
+    NoPicture: 404,
     JobDone: 409,
     NotResumable: 409,
     DamagedStream: 422,

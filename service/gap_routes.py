@@ -3,6 +3,7 @@
 import time
 from typing import Annotated, Any
 
+import pyarrow as pa
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from service.analysis import Analysis
@@ -156,10 +157,7 @@ def list_images(
     found = explained(request, model, reference, target, images.NAME, wait=wait)
     if isinstance(found, Job):
         return accepted(found)
-    question = Question(request.app.state.analysis, model, reference, target)
-    rows = question.rows_of(images.NAME)
-    if rows is None:  # the data or the models changed meanwhile
-        raise NotReady(f"wanted the images of {model!r}, but the data changed. Ask again.")
+    question, rows = rows_of_images(request, model, reference, target)
     n, shown = images.page_of(rows, kind, where=where, order=order, page=page, per_page=per_page)
     answer = images.ImagesPageOut(
         model=question.card["model"],
@@ -172,6 +170,22 @@ def list_images(
         images=shown,
     )
     return Response(answer.model_dump_json(), media_type="application/json")
+
+
+def rows_of_images(
+    request: Request, model: str, reference: str | None, target: str | None
+) -> tuple[Question, pa.Table]:
+    """Return a question and its table of images, which was computed before.
+
+    Raises
+    ------
+    NotFound, NotATest, NotReady
+    """
+    question = Question(request.app.state.analysis, model, reference, target)
+    rows = question.rows_of(images.NAME)
+    if rows is None:  # the data or the models changed meanwhile
+        raise NotReady(f"wanted the images of {model!r}, but the data changed. Ask again.")
+    return question, rows
 
 
 def explained(

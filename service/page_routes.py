@@ -131,9 +131,16 @@ def one_class(
 
 
 @router.get("/view/{model}/difficulty")
-def hard(model: str, request: Request, reference: _Split = None, target: _Split = None) -> str:
+def hard(
+    model: str,
+    request: Request,
+    covariate: str | None = None,
+    reference: _Split = None,
+    target: _Split = None,
+) -> str:
     """Show what the gap has to do with how hard images are."""
-    return difficulty.difficulty(Frame(_site(request), "difficulty", model, reference, target))
+    frame = Frame(_site(request), "difficulty", model, reference, target)
+    return difficulty.difficulty(frame, covariate)
 
 
 @router.get("/view/{model}/line")

@@ -261,7 +261,7 @@ def _columns(
 ) -> dict[str, Any]:
     """Columns of the points: train, reference, target."""
     paths = pa.array(train_paths, pa.string())
-    train_ids, ids = inputs.image_ids(paths)
+    train_ids, ids = inputs.loaded_ids(paths)
     n, n_tests = len(train_labels), sum(len(side) for side in sides.pair)
 
     def of_tests(values: Sides[np.ndarray]) -> list[Any]:
@@ -587,5 +587,5 @@ PART = Part(
         "map_correct": lambda answer: spec(answer, PCA, BY_ANSWER),
         "map_clusters": _by_cluster,
     },
-    reads=("image_ids",),
+    reads=("loads",),
 )

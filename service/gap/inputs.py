@@ -229,16 +229,16 @@ class Inputs:
         rows, _ = self.database.train_rows(self.backbone)
         return rows.features[:: max(1, len(rows.features) // _SAMPLE_ROWS)]
 
-    def image_ids(self, train_paths: pa.Array) -> tuple[np.ndarray, Sides[np.ndarray]]:
+    def loaded_ids(self, train_paths: pa.Array) -> tuple[np.ndarray, Sides[np.ndarray]]:
         """Ids that the present database gives to some train images, and to those of both splits.
 
         int64; −1 where an image is gone. Any load may give others.
         """
         splits = self.database.splits_of(self.backbone)
         train = [row["split"] for row in splits if row["role"] == "train"]
-        return self.database.image_ids(train, train_paths), Sides(
-            self.database.image_ids([self.reference], self.paths.reference),
-            self.database.image_ids([self.target], self.paths.target),
+        return self.database.loaded_ids(train, train_paths), Sides(
+            self.database.loaded_ids([self.reference], self.paths.reference),
+            self.database.loaded_ids([self.target], self.paths.target),
         )
 
     def of_train(self, name: str, make: Callable[[], T]) -> T:

@@ -14,6 +14,7 @@ from etl import load
 from service import charts
 from service.analysis import Analysis
 from service.app import create_app
+from service.database import Database
 from service.gap import PARTS
 from service.gap.inputs import Inputs
 from service.lines import Lines
@@ -191,7 +192,8 @@ def test_a_part_reads_what_it_declares_and_nothing_else(toy_data, tmp_path, monk
     noted(Results, "models", "models")
     noted(Lines, "between", "lines")
     noted(Inputs, "has_near_train", "neighbours")
-    noted(Inputs, "image_ids", "image_ids")
+    noted(Inputs, "loaded_ids", "loads")
+    noted(Database, "image_ids", "image_ids")
     for part in PARTS.values():
         read.clear()
         inputs = Inputs(analysis.database, analysis.results, card, "val", "v2")
