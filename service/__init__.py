@@ -18,9 +18,11 @@ page       the web page
 terminal   progress in the terminal
 extraction images into feature files with a timm network
 demo       scans of digits, two backbones, a real gap
+report     all of it as PDF and HTML, each number with its source
 backbones  how features were made, and the network for one more image
 arrow_predictions  classes of the rows of an Arrow stream
 options    what can be asked of the verbs
+reproduce_command  a report's numbers computed again, on the command line
 cli        the same verbs on the command line
 """
 
@@ -39,3 +41,6 @@ def __getattr__(name: str) -> Any:
     from service.app import create_app
 
     return create_app
+
+
+VERSION = "0.1.0"

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from etl.errors import LoadRefused
 from models.errors import ModelError
+from service import VERSION
 from service.analysis import Analysis
 from service.api import router
 from service.errors import InUse, ServiceError, status_of
@@ -30,6 +31,7 @@ from service.image_routes import router as image_router
 from service.jobs import EXPLAIN, Jobs, Worker, explain_on
 from service.looks import Looks
 from service.page_routes import router as page_router
+from service.report_routes import router as report_router
 from service.schemas import Problem
 from service.selftest_routes import router as selftest_router
 from service.settings import Settings
@@ -74,7 +76,7 @@ def create_app(settings: Settings, *, with_worker: bool = True) -> FastAPI:
     app: FastAPI = FastAPIOffline(
         title="Gapscope",
         summary="Why does a classifier score lower on test set 2 than on test set 1?",
-        version="0.1.0",
+        version=VERSION,
         lifespan=lifespan,
         dependencies=[Depends(sign_looks)],
     )
@@ -91,6 +93,7 @@ def create_app(settings: Settings, *, with_worker: bool = True) -> FastAPI:
     app.include_router(hypotheses_router)
     app.include_router(router)
     app.include_router(selftest_router)
+    app.include_router(report_router)
     app.include_router(page_router)
     for root in (ServiceError, LoadRefused, ModelError):
         app.add_exception_handler(root, _refusal)

@@ -9,6 +9,7 @@ readers and legible on light and dark ground.
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -23,6 +24,7 @@ BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#7f7f7f"
 _COLOURS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 _SHAPES = ("circle", "square", "triangle-up")
 _WIDTH = 560
+_PRINTED_WIDTH = 430
 _CLASSES_MAX = 40  # rows that a chart can label legibly; the JSON has all
 _LABELLED = 10  # points of a picture that can be named without hiding each other
 _DOUBTS = [*(0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01), 1e-3, 1e-4]
@@ -31,6 +33,7 @@ _IN_POINTS = "format(100 * datum.value, '~f')"  # fractions, read as percentage 
 _OF_CANDIDATE = {"setting", "top1", "nll", "n_fit", "note", "is_best", "is_chosen"}
 _LOSS, _MONITORED, _NOT_CHOSEN = "train loss", "monitored NLL", "not chosen"
 _OF_LOSS = {_LOSS: BLUE, _MONITORED: ORANGE, _NOT_CHOSEN: GREY}
+_NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 VEGA_VERSION = f"{vl_convert.get_vega_version()}-{vl_convert.get_vega_embed_version()}"
 _POINTS_MAX = 200  # of one curve: no chart is wide enough to show more
 
@@ -951,12 +954,48 @@ def _harmless(value: Any) -> Any:
 
 def svg(chart: dict[str, Any]) -> str:
     """Return the chart as SVG text."""
-    return str(vl_convert.vegalite_to_svg(json.dumps(chart)))
+    return str(vl_convert.vegalite_to_svg(json.dumps(_in_xml(chart))))
+
+
+def printed(chart: dict[str, Any], font: str) -> str:
+    """Return the chart as SVG for a page of paper: larger type, and the title left to a caption."""
+    config = chart.get("config", {}) | {
+        "font": font,
+        "axis": {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal"}
+        | {"labelLimit": 330, "titleLimit": 600, "labelColor": "#111", "titleColor": "#111"},
+        "legend": {"labelFontSize": 12, "titleFontSize": 12, "labelLimit": 300},
+        "background": None,
+        "aria": False,
+    }
+    drawn = {name: value for name, value in chart.items() if name != "title"} | {"config": config}
+    if isinstance(drawn.get("width"), int):
+        drawn["width"] = _PRINTED_WIDTH
+    if "layer" in drawn:
+        drawn["layer"] = [_on_paper(layer) for layer in drawn["layer"]]
+    return svg(drawn)
+
+
+def _on_paper(layer: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what paper cannot show, and enlarge the type of marks."""
+    encoding = {k: v for k, v in layer.get("encoding", {}).items() if k != "tooltip"}
+    mark = layer.get("mark")
+    if isinstance(mark, dict) and "fontSize" in mark:
+        mark = mark | {"fontSize": max(12, mark["fontSize"])}
+    return layer | {"encoding": encoding, "mark": mark}
 
 
 def png(chart: dict[str, Any]) -> bytes:
     """Return the chart as a PNG at twice its size."""
-    return bytes(vl_convert.vegalite_to_png(json.dumps(chart), scale=2))
+    return bytes(vl_convert.vegalite_to_png(json.dumps(_in_xml(chart)), scale=2))
+
+
+def _in_xml(value: Any) -> Any:
+    """Leave out characters that XML does not know: the renderer ends the process at one."""
+    if isinstance(value, str):
+        return _NOT_XML.sub("", value)
+    if isinstance(value, dict):
+        return {key: _in_xml(one) for key, one in value.items()}
+    return [_in_xml(one) for one in value] if isinstance(value, list) else value
 
 
 def vega_bundle() -> str:

@@ -26,7 +26,7 @@ _STOPPED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; 0 done, 2 refused, 130 ended by Ctrl-C; `audit` has its own."""
+    """Run one command; 0 done, 2 refused, 130 ended by Ctrl-C; see `audit`, `reproduce`."""
     is_process = argv is None
     try:
         parser = _parser()
@@ -208,9 +208,17 @@ def _parser() -> argparse.ArgumentParser:
     options.add_hypotheses_arguments(hypotheses)
     hypotheses.set_defaults(command=_hypotheses, needs=["service.hypotheses.command"])
 
+    report = verbs.add_parser("report", help="all of it as a report: PDF, page, and its numbers")
+    options.add_report_arguments(report)
+    report.set_defaults(command=_report, needs=["service.report.command"])
+
     audit = verbs.add_parser("audit", help="prove that no test row took part in a model")
     options.add_audit_arguments(audit)
     audit.set_defaults(command=_audit, needs=["service.audit_command"])
+
+    again = verbs.add_parser("reproduce", help="compute the numbers of a report anew and compare")
+    options.add_reproduce_arguments(again)
+    again.set_defaults(command=_reproduce, needs=["service.reproduce_command"])
 
     looks = verbs.add_parser("looks", help="list every read of test labels")
     options.add_looks_arguments(looks)
@@ -551,10 +559,27 @@ def _hypotheses(arguments: argparse.Namespace, settings: "Settings") -> None:
     run_hypotheses(arguments, settings)
 
 
+def _report(arguments: argparse.Namespace, settings: "Settings") -> None:
+    from service.report.command import run_report
+    from service.report.title_page import EXAMPLE
+
+    if arguments.example:
+        return print(EXAMPLE, end="")
+    for file in run_report(arguments, settings):
+        print(file)
+    return None
+
+
 def _audit(arguments: argparse.Namespace, settings: "Settings") -> int:
     from service.audit_command import run_audit
 
     return run_audit(arguments, settings)
+
+
+def _reproduce(arguments: argparse.Namespace, settings: "Settings") -> int:
+    from service.reproduce_command import run_reproduce
+
+    return run_reproduce(arguments, settings)
 
 
 def _looks(arguments: argparse.Namespace, settings: "Settings") -> None:

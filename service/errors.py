@@ -206,6 +206,18 @@ class BadFilter(ServiceError):
     code = "bad_filter"
 
 
+class BadReport(ServiceError):
+    """A report.json, or what came with it, that cannot be reproduced: it asks for what is none."""
+
+    code = "bad_report"
+
+
+class BundleTooLarge(ServiceError):
+    """A bundle that would be larger than one may be."""
+
+    code = "bundle_too_large"
+
+
 class NoPicture(ServiceError):
     """An image that cannot be shown."""
 
@@ -284,6 +296,18 @@ class ExtractionChanged(ServiceError):
     code = "extraction_changed"
 
 
+class BadTitlePage(ServiceError):
+    """A title page that cannot be read, or whose shares are not the whole."""
+
+    code = "bad_title_page"
+
+
+class BadText(ServiceError):
+    """An author's text of no chapter, or one that cannot be taken."""
+
+    code = "bad_text"
+
+
 STATUS: dict[type[Exception], int] = {
     ServiceError: 500,
     UnknownSetting: 500,
@@ -315,6 +339,8 @@ STATUS: dict[type[Exception], int] = {
     AlreadySeen: 409,
     SealWanted: 409,
     BadFilter: 422,
+    BadReport: 422,
+    BundleTooLarge: 422,
     NoPicture: 404,
     JobDone: 409,
     NotResumable: 409,
@@ -324,6 +350,8 @@ STATUS: dict[type[Exception], int] = {
     UnreadableImage: 422,
     ClassesDisagree: 409,
     ExtractionChanged: 409,
+    BadTitlePage: 422,
+    BadText: 422,
     LoadRefused: 422,
     Busy: 409,
     DiskFull: 507,

@@ -35,6 +35,7 @@ HYPOTHESIS = "hypothesis"  # kind of a training: a refined head, scored once bes
 SUGGEST = "suggest"  # kind of an explanation: hypotheses from findings on the explore halves
 MASK = "mask"  # kind of an explanation: the head fitted again without some features
 SELFTEST = "selftest"  # another: how often explanations are wrong
+REPORT = "report"  # another: all of it as PDF and HTML
 _IN_LANE = {
     TRAIN: "json_extract(request, '$.explain') is null",
     EXPLAIN: "json_extract(request, '$.explain') is not null",
@@ -91,8 +92,8 @@ class Job:
 
     @property
     def kind(self) -> str:
-        """What it does: train, hypothesis, explain, mask, suggest or selftest."""
-        for kind in (MASK, SUGGEST, SELFTEST, HYPOTHESIS):
+        """What it does: train, hypothesis, explain, mask, suggest, selftest or report."""
+        for kind in (REPORT, MASK, SUGGEST, SELFTEST, HYPOTHESIS):
             if kind in self.request:
                 return kind
         return EXPLAIN if "explain" in self.request else TRAIN
@@ -348,6 +349,7 @@ def work_on(data: Path, n_threads: int | None, parent: int, lane: str = TRAIN) -
     from service.gap.explaining import Question
     from service.hypotheses.schemas import SuggestIn
     from service.hypotheses.testing import Hypotheses
+    from service.report.kept import make_and_keep
     from service.settings import read_settings
 
     if n_threads:
@@ -369,6 +371,9 @@ def work_on(data: Path, n_threads: int | None, parent: int, lane: str = TRAIN) -
             tested = Hypotheses(analysis).test(request[HYPOTHESIS], progress=while_parent_lives)
             if tested.result is not None:
                 notes.append(tested.result.sentence)
+        elif REPORT in request:
+            made = make_and_keep(analysis, request[REPORT], progress=while_parent_lives)
+            notes.append(f"report {made.report}")
         elif lane == EXPLAIN:
             question = Question(analysis, **request["explain"])
             if "mask" in request:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 from urllib.parse import quote, urlencode
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.routing import APIRoute
@@ -13,7 +13,9 @@ from pydantic import BeforeValidator
 from etl.errors import LoadRefused
 from models.errors import ModelError
 from service.errors import ServiceError, status_of
+from service.gap.image_detail import Listed
 from service.gap.image_map import Method
+from service.gap.images import Kind
 from service.gap_routes import ask_for
 from service.pages import (
     classes,
@@ -21,6 +23,7 @@ from service.pages import (
     difficulty,
     features,
     hypotheses,
+    images,
     line,
     overview,
     part,
@@ -28,6 +31,7 @@ from service.pages import (
 )
 from service.pages.frame import PAGES, Frame, Site
 from service.pages.image_map import Choice, image_map_page
+from service.pages.images import Asked
 from service.pages.rendering import static_file
 
 
@@ -71,6 +75,15 @@ def _site(request: Request) -> Site:
 def _refused(request: Request, why: str, status: int) -> Response:
     frame = Frame(_site(request), "refused")
     return HTMLResponse(frame.render("refused.html", why=why), status_code=status)
+
+
+def _asked(
+    kind: Kind = "all",
+    where: str = "",
+    order: str = "",
+    page: Annotated[int, Query(ge=1, le=1_000_000)] = 1,
+) -> Asked:
+    return Asked(Listed(kind, where, order), page)
 
 
 @router.get("/")
@@ -159,6 +172,47 @@ def tried(model: str, request: Request, reference: _Split = None, target: _Split
 def trained(model: str, request: Request, reference: _Split = None, target: _Split = None) -> str:
     """Show how the model was trained: leaderboard and curves."""
     return training.of_model(Frame(_site(request), "training", model, reference, target))
+
+
+@router.get("/view/{model}/images")
+def images_grid(
+    model: str,
+    request: Request,
+    asked: Annotated[Asked, Depends(_asked)],
+    reference: _Split = None,
+    target: _Split = None,
+) -> Response:
+    """Show the images behind the numbers as a grid."""
+    frame = Frame(_site(request), "images", model, reference, target)
+    found, status = images.grid(frame, asked)
+    return HTMLResponse(found, status)
+
+
+@router.get("/view/{model}/images/filtered")
+def filtered(
+    model: str, request: Request, form: Annotated[images.Filter, Depends()]
+) -> RedirectResponse:
+    """Lead to the grid that the form asks for: its address holds conditions, whoever made them."""
+    kept = ("reference", "target", "kind", "order")
+    query = {name: request.query_params.get(name, "") for name in kept} | {"where": form.where()}
+    named = urlencode({name: value for name, value in query.items() if value})
+    where = f"/view/{quote(model, safe='')}/images"
+    return RedirectResponse(where + (f"?{named}" if named else ""), status_code=303)
+
+
+@router.get("/view/{model}/images/{image_id}")
+def one_image(
+    model: str,
+    image_id: int,
+    request: Request,
+    asked: Annotated[Asked, Depends(_asked)],
+    reference: _Split = None,
+    target: _Split = None,
+    near: bool = False,
+) -> str:
+    """Show one image: the picture, the answer, what is near it."""
+    frame = Frame(_site(request), "images", model, reference, target)
+    return images.one(frame, image_id, asked, near=near)
 
 
 @router.get("/view/{model}/part/{name}")

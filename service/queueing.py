@@ -15,10 +15,10 @@ def job_out(job: Job) -> JobOut:
     return JobOut(**{name: getattr(job, name) for name in JobOut.model_fields})
 
 
-def accepted(job: Job) -> JSONResponse:
-    """202 and the job, with where to ask for it."""
+def accepted(job: Job, shown: JobOut | None = None) -> JSONResponse:
+    """202 and the job, with where to ask for it; `shown` where more is to be said of it."""
     headers = {"Location": f"/jobs/{job.job}", "Retry-After": "1"}
-    return JSONResponse(job_out(job).model_dump(mode="json"), 202, headers)
+    return JSONResponse((shown or job_out(job)).model_dump(mode="json"), 202, headers)
 
 
 def queued(request: Request, asked: dict[str, Any], model: str) -> Job:

@@ -15,6 +15,7 @@ from service.sentences import NO_FEATURES, in_words
 ModelName = Annotated[str, Field(pattern=NAME)]
 # a head that is trained here, or `sklearn:` and the name of a classifier of scikit-learn
 HeadName = Annotated[str, Field(pattern=r"^(sklearn:)?[A-Za-z_]{1,60}$")]
+JobKind = Literal["train", "hypothesis", "explain", "mask", "suggest", "selftest", "report"]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -93,8 +94,9 @@ class JobOut(Answer):
     """How far a job is."""
 
     job: str
-    kind: Literal["train", "hypothesis", "explain", "mask", "suggest", "selftest"] = Field(
-        description="train and hypothesis make the model; the others compute an answer about it."
+    kind: JobKind = Field(
+        description="train and hypothesis make the model; the others compute an answer about it, "
+        "or write a report."
     )
     model: str
     state: Literal["queued", "running", "done", "failed", "cancelling", "cancelled", "interrupted"]

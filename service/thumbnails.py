@@ -241,7 +241,7 @@ def _encoded(image: Image.Image, edge_px: int) -> bytes:
     with suppress(*UNREADABLE):  # a damaged note of the orientation spoils no picture
         image = ImageOps.exif_transpose(image)
     image = image.convert("RGBA" if image.has_transparency_data else "RGB")
-    image.info.clear()  # profiles and notes would be written into the thumbnail
+    image.info.clear()  # some versions of Pillow write profiles and notes from here
     encoded = BytesIO()
     is_tiny = max(image.size) <= _TINY_PX
     image.save(encoded, "WEBP", quality=_QUALITY, method=2, lossless=is_tiny)

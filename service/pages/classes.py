@@ -23,17 +23,22 @@ def one_class(frame: Frame, class_id: int) -> str:
     """
     answer = frame.part("classes", ClassesOut)
     if answer is None:
-        return frame.render("class.html", answer=None, one=None, wrong={}, confusions=[])
+        return frame.render(
+            "class.html", answer=None, one=None, wrong={}, confusions=[], file_of={}
+        )
     one = next((c for c in answer.classes if c.class_id == class_id), None)
     if one is None:
         raise NotFound(
             f"wanted a class of {answer.reference} or {answer.target}, got class {class_id}."
         )
+    wrong = _wrong(frame, class_id)
+    shown = [image.image_id for _, rows in wrong.values() for image in rows]
     return frame.render(
         "class.html",
         answer=answer,
         one=one,
-        wrong=_wrong(frame, class_id),
+        wrong=wrong,
+        file_of=frame.files(shown),
         confusions=[c for c in answer.confusions.pairs if class_id in (c.label, c.predicted)],
     )
 

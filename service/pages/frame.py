@@ -1,6 +1,6 @@
 """What every page shares: whose page it is, what is computed of it, what is under way."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -9,10 +9,11 @@ from service.analysis import Analysis
 from service.errors import NotFound, ServiceError
 from service.gap import PARTS
 from service.gap.explaining import Question
-from service.jobs import EXPLAIN, HYPOTHESIS, MASK, OPEN, SELFTEST, SUGGEST, TRAIN, Job
+from service.jobs import EXPLAIN, HYPOTHESIS, MASK, OPEN, REPORT, SELFTEST, SUGGEST, TRAIN, Job
 from service.looks import Looks
 from service.pages.rendering import render
 from service.schemas import PartOut
+from service.thumbnails import ImageFile
 
 P = TypeVar("P", bound=PartOut)
 _JOBS_SHOWN = 5
@@ -23,6 +24,7 @@ _KINDS = {
     EXPLAIN: "explanation of",
     MASK: "fit without some features of",
     SELFTEST: "self-test of",
+    REPORT: "report on",
 }
 PAGES = {
     "": "Overview",
@@ -129,6 +131,11 @@ class Frame:
             return None
         assert isinstance(found, of)
         return found
+
+    def files(self, image_ids: Iterable[int | None]) -> dict[int, ImageFile]:
+        """Return which files show images, in one query: no picture is asked for that is none."""
+        there = [image_id for image_id in image_ids if image_id is not None]
+        return self.site.analysis.thumbnails.files(there)
 
     def ask(self) -> None:
         """Have what is not computed yet computed, once."""

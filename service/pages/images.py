@@ -1,6 +1,6 @@
 """The images behind the numbers: a grid with filters, and one image by itself."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,6 @@ from service.gap.image_detail import NOT_SEARCHED, Listed, detail
 from service.gap.images import ImagesOut, field_types, page_of
 from service.gap.where import named, parse, quoted, shown, written
 from service.pages.frame import Frame
-from service.thumbnails import ImageFile
 
 TITLES: dict[images.Kind, str] = {
     "all": "All",
@@ -177,7 +176,7 @@ def _rendered(frame: Frame, asked: Asked, **values: Any) -> str:
         orders=ORDERS,
         ops=OPS,
         class_names=_class_names(frame),
-        file_of=_files(frame, [image.image_id for image in shown_images]),
+        file_of=frame.files(image.image_id for image in shown_images),
         own_fields=_FORM,
     )
 
@@ -211,7 +210,7 @@ def one(frame: Frame, image_id: int, asked: Asked, *, near: bool) -> str:
         query=frame.named | asked.query,
         listed_page=page,
         titles=TITLES,
-        file_of=_files(frame, ids),
+        file_of=frame.files(ids),
         is_searched=found.near_train_reason != NOT_SEARCHED,
         is_kept=_is_kept(frame, found.image.split),
         other=found.target if found.image.split == found.reference else found.reference,
@@ -229,11 +228,6 @@ def _rows(frame: Frame) -> pa.Table:
     if rows is None:
         raise NotReady("wanted the images, but the data changed meanwhile. Load the page again.")
     return rows
-
-
-def _files(frame: Frame, image_ids: Sequence[int | None]) -> dict[int, ImageFile]:
-    """Return which files show the images, in one query: no picture is asked for that is none."""
-    return frame.site.analysis.thumbnails.files([i for i in image_ids if i is not None])
 
 
 def _class_names(frame: Frame) -> list[str]:
