@@ -67,6 +67,13 @@ def image_map_page(frame: Frame, choice: Choice) -> str:
         answer=answer,
         choice=choice,
         found=found,
+        linked=_linked(frame, [] if found is None else found[1]),
         per_page=image_map.SHOWN,
         colours={} if answer is None else image_map.colours(answer),
     )
+
+
+def _linked(frame: Frame, shown: list[MappedImageOut]) -> set[int]:
+    """Return which images have a file to make a picture of."""
+    ids = [one.image_id for one in shown if one.image_id is not None]
+    return set(frame.site.analysis.thumbnails.files(ids))
