@@ -24,6 +24,7 @@ from service import VERSION
 from service.analysis import Analysis
 from service.api import router
 from service.errors import InUse, ServiceError, status_of
+from service.feature_routes import router as feature_router
 from service.gap_routes import router as gap_router
 from service.hypothesis_routes import router as hypotheses_router
 from service.image_routes import router as image_router
@@ -87,6 +88,7 @@ def create_app(settings: Settings, *, with_worker: bool = True) -> FastAPI:
     app.add_middleware(GZipMiddleware, minimum_size=10_000)
     app.add_middleware(_BodyLimit)
     app.include_router(gap_router)
+    app.include_router(feature_router)
     app.include_router(image_router)
     app.include_router(hypotheses_router)
     app.include_router(router)

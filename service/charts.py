@@ -20,6 +20,9 @@ from service.errors import NoFeatures, NothingToDraw
 from service.schemas import CurvesOut, GapOut, LeaderboardOut
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#7f7f7f"
+# of Okabe and Ito, those that differ in lightness as well and are seen on both grounds
+_COLOURS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+_SHAPES = ("circle", "square", "triangle-up")
 _WIDTH = 560
 _PRINTED_WIDTH = 430
 _CLASSES_MAX = 40  # rows that a chart can label legibly; the JSON has all
@@ -780,6 +783,130 @@ def lines(
     return _spec(_titled(layers, title, height=320))
 
 
+def densities(
+    rows: list[dict[str, Any]],
+    *,
+    medians: list[dict[str, Any]],
+    domain: Sequence[str],
+    parts: Sequence[str],
+    title: str,
+    x_title: str,
+) -> dict[str, Any]:
+    """Densities of one number on several splits, as lines of steps above each other's axis.
+
+    Parameters
+    ----------
+    rows
+        Each has `split`, `value` (where a bin begins) and `density`.
+    medians
+        Each has `split` and `median`.
+    domain, parts
+        The splits, and what each of them is: train (grey, dotted), reference (blue), target
+        (vermilion, dashed).
+    """
+    look = {"train": (GREY, [2, 2]), "reference": (BLUE, [1, 0]), "target": (ORANGE, [7, 3])}
+    colour = alt.Color(
+        "split:N",
+        title=None,
+        scale=alt.Scale(domain=list(domain), range=[look[part][0] for part in parts]),
+        legend=alt.Legend(orient="bottom", symbolType="stroke", symbolStrokeWidth=3),
+    )
+    lines: Any = (
+        alt.Chart(alt.InlineData(values=rows))
+        .mark_line(interpolate="step-after", strokeWidth=2)
+        .encode(
+            x=alt.X("value:Q", title=x_title, scale=alt.Scale(zero=False, nice=False)),
+            y=alt.Y(
+                "density:Q",
+                title="share of images per unit",
+                axis=alt.Axis(tickCount=4),
+            ),
+            color=colour,
+            strokeDash=alt.StrokeDash(
+                "split:N",
+                title=None,
+                scale=alt.Scale(domain=list(domain), range=[look[part][1] for part in parts]),
+            ),
+            tooltip=[
+                alt.Tooltip("split:N"),
+                alt.Tooltip("value:Q", title="from", format=".3g"),
+                alt.Tooltip("density:Q", format=".3g"),
+            ],
+        )
+    )
+    marks = (
+        alt.Chart(alt.InlineData(values=medians))
+        .mark_point(filled=True, size=110, shape="triangle-up", opacity=1, yOffset=5)
+        .encode(
+            x="median:Q",
+            y=alt.datum(0),
+            color=colour,
+            tooltip=[alt.Tooltip("split:N"), alt.Tooltip("median:Q", format=".3g")],
+        )
+    )
+    layers: Any = alt.layer(lines, marks)
+    return _spec(_titled(layers, title, height=240))
+
+
+def cloud(
+    rows: list[dict[str, Any]],
+    *,
+    kind: str,
+    kind_title: str,
+    domain: Sequence[str] | None,
+    title: str,
+    x_title: str,
+    y_title: str,
+) -> dict[str, Any]:
+    """Return points of a map, at `x` and `y`, told apart by colour and by shape.
+
+    Parameters
+    ----------
+    kind, kind_title
+        The field that says which kind a point is of, and what that is for people.
+    domain
+        Its values: each has another pair of colour and shape. None: the field is a number, shown
+        from blue to vermilion.
+    """
+    of = f"{kind}:{'Q' if domain is None else 'N'}"
+    legend = alt.Legend(orient="bottom", symbolOpacity=1, symbolSize=80, columns=6, symbolLimit=0)
+    colour, shape = _told_apart(domain or [])
+    encoded: dict[str, Any] = {
+        "x": alt.X("x:Q", title=x_title, scale=alt.Scale(zero=False, nice=False, padding=8)),
+        "y": alt.Y("y:Q", title=y_title, scale=alt.Scale(zero=False, nice=False, padding=8)),
+        "tooltip": [alt.Tooltip(of, title=kind_title)],
+    }
+    if domain is None:
+        # seen on both grounds, which the ends of lighter and darker scales are not
+        scheme = alt.Scale(range=[BLUE, ORANGE])
+        bar = alt.Legend(orient="bottom")
+        encoded["color"] = alt.Color(of, title=kind_title, scale=scheme, legend=bar)
+    else:
+        scale = alt.Scale(domain=list(domain), range=colour)
+        encoded["color"] = alt.Color(of, title=None, scale=scale, legend=legend)
+        encoded["shape"] = alt.Shape(
+            of, title=None, scale=alt.Scale(domain=list(domain), range=shape)
+        )
+    points: Any = alt.layer(
+        alt.Chart(alt.InlineData(values=rows))
+        .mark_point(filled=True, size=22, opacity=0.6)
+        .encode(**encoded)
+    )
+    return _spec(_titled(points, title, height=420))
+
+
+def _told_apart(domain: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Colours and shapes of kinds: no two have both alike, and three have neither."""
+    if len(domain) <= len(_SHAPES):
+        # the last two are reference and target, right and wrong
+        return [GREY, BLUE, ORANGE][-len(domain) :], list(_SHAPES)[-len(domain) :]
+    n = len(_COLOURS)
+    return (
+        [_COLOURS[i % n] for i in range(len(domain))],
+        [_SHAPES[(i + i // n) % len(_SHAPES)] for i in range(len(domain))],
+    )
+
+
 def _spec(chart: alt.LayerChart) -> dict[str, Any]:
     made: dict[str, Any] = chart.to_dict()
     return made
@@ -797,8 +924,9 @@ def rows_of(spec: dict[str, Any]) -> list[dict[str, Any]]:
             values = node.get("values")
             if isinstance(values, list) and values and isinstance(values[0], dict):
                 lists.append(values)
+            lists.extend(node.get("datasets", {}).values())  # as Altair names them
             for name, value in node.items():
-                if name != "values":
+                if name not in ("values", "datasets"):
                     visit(value)
 
     visit(spec)

@@ -23,6 +23,7 @@ from service.errors import NoDatabase, NotATest, NotFound
 from service.looks import Look, Looks
 
 _BATCH_ROWS = 8192
+_ROWS_A_LOOKUP = 100
 JOIN = "+"  # between the names of backbones whose features are read side by side
 
 
@@ -337,6 +338,25 @@ class Database:
         ]
         return max(times)
 
+    def image_ids(self, splits: Sequence[str], paths: pa.Array) -> np.ndarray:
+        """Return the id of each image by its path among some splits, int64; −1 where it is gone."""
+        with self.connect() as con:
+            con.register("wanted", pa.table({"path": paths}))
+            table = con.execute(
+                """select path, image_id from image where split in (select unnest(?::varchar[]))
+                and path in (select path from wanted)""",
+                [list(splits)],
+            ).to_arrow_table()
+        ids = table["image_id"].combine_chunks().take(place_of(paths, table["path"]))
+        return np.asarray(pc.fill_null(ids, -1).to_numpy(), np.int64)
+
+    def load_state(self) -> list[tuple[str, str | None, datetime]]:
+        """Return what is loaded and since when: image ids may be others after any load."""
+        found = self.rows(
+            "select split, backbone, loaded_at from load_report order by loaded_at, split, backbone"
+        )
+        return [(row["split"], row["backbone"], row["loaded_at"]) for row in found]
+
     def images(self, split: str, *, look: Look) -> pa.Table:
         """Return path and class_id of the images of a test split; the look is logged first.
 
@@ -351,23 +371,107 @@ class Database:
                 "select path, class_id from image where split = ?", [split]
             ).to_arrow_table()
 
-    def image_ids(self, split: str, paths: pa.Array) -> pa.Array:
-        """Return the id of the image of each path of a split, null where it has none; no label."""
-        with self.connect() as con:
-            there = con.execute(
-                "select image_id, path from image where split = ?", [split]
-            ).to_arrow_table()
-        return there["image_id"].combine_chunks().take(place_of(paths, there["path"]))
+    def feature_of(self, backbone: str, feature_id: int) -> tuple[str, int, str]:
+        """Return the loaded backbone that has a feature, its place there, and its name.
 
-    def image_ids_state(self, splits: Collection[str]) -> list[Any]:
-        """Return what tells the ids that the images of some splits have from all others."""
-        found = self.rows(
-            """select split, count(*) as n, bit_xor(hash(image_id, path))::varchar as ids
-            from image where split in (select unnest(?::varchar[]))
-            group by split order by split""",
-            [list(splits)],
+        Raises
+        ------
+        NotFound
+        """
+        names = self.feature_names(backbone)
+        if not 0 <= feature_id < len(names):
+            raise NotFound(
+                f"wanted a feature of {backbone!r} by its id (0 to {len(names) - 1}), got "
+                f"{feature_id}."
+            )
+        place = feature_id
+        for part in self._parts_of(backbone):
+            n = len(self.feature_names(part))
+            if place < n:
+                return part, place, names[feature_id]
+            place -= n
+        raise AssertionError(feature_id)
+
+    def feature_stats(self, part: str, place: int, splits: Collection[str]) -> list[dict[str, Any]]:
+        """Return one feature's moments and stored quantiles, split by split; no vector is read.
+
+        Each row has split, n_images, mean_value, sd_value, min_value, max_value, and the lists
+        probabilities and quantiles.
+
+        Parameters
+        ----------
+        part, place
+            As `feature_of` returns them.
+        """
+        return self.rows(
+            """select m.split, m.n_images, m.mean_value, m.min_value, m.max_value,
+                sqrt((m.m2_within + m.m2_between) / nullif(m.n_images - 1, 0)) as sd_value,
+                list(q.probability order by q.probability) as probabilities,
+                list(q.value order by q.probability) as quantiles
+            from feature_moment as m inner join feature_quantile as q
+                using (backbone, split, feature_id)
+            where backbone = ? and feature_id = ? and split in (select unnest(?::varchar[]))
+            group by all""",
+            [part, place, list(splits)],
         )
-        return [tuple(row.values()) for row in found]
+
+    def class_values(
+        self,
+        part: str,
+        place: int,
+        split: str,
+        class_id: int,
+        *,
+        n_most: int,
+        seed: int,
+        look: Look,
+    ) -> tuple[np.ndarray, int]:
+        """Return one feature's values of images of one class, float64, and how many there are.
+
+        Of more than `n_most` images a uniform sample is read: each row is looked up where it lies,
+        so that a class of a large train split takes no longer. The look at a test split's labels is
+        logged first.
+
+        Parameters
+        ----------
+        part, place
+            As `feature_of` returns them.
+
+        Raises
+        ------
+        LookNotLogged
+        """
+        counted = self.rows(
+            """select s.role, coalesce(sum(m.n_images), 0)::bigint as n from split as s
+            left join class_moment as m
+                on s.split = m.split and m.backbone = ? and m.class_id = ?
+            where s.split = ? group by s.role""",
+            [part, class_id, split],
+        )
+        if not counted or counted[0]["role"] != "train":
+            Looks(self._data).record(look, split, counted[0]["n"] if counted else 0)
+        table = f"feature.{quoted(part)}"
+        with self.connect() as con:
+            found = con.execute(
+                f"""select f.rowid as place from image as i
+                inner join {table} as f on i.image_id = f.image_id
+                where i.split = ? and i.class_id = ? order by f.rowid""",
+                [split, class_id],
+            ).fetchnumpy()
+            places = np.ma.getdata(found["place"]).astype(np.int64)
+            n = len(places)
+            if n > n_most:
+                rng = np.random.default_rng(seed)
+                places = places[np.sort(rng.choice(n, n_most, replace=False))]
+            values = [np.empty(0)]
+            column = f"vector[{place + 1}] as value"
+            query = f"select rowid, {column} from {table} where rowid between ? and ?"
+            # a look-up takes as long as reading some rows more
+            for run in np.split(places, np.flatnonzero(np.diff(places) > _ROWS_A_LOOKUP) + 1):
+                if len(run):
+                    rows = con.execute(query, [int(run[0]), int(run[-1])]).fetchnumpy()
+                    values.append(np.ma.getdata(rows["value"])[np.isin(rows["rowid"], run)])
+            return np.concatenate(values).astype(float), n
 
     def image_files(self, image_ids: Collection[int]) -> list[dict[str, Any]]:
         """Return the rows of `image_file` of some images."""

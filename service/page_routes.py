@@ -4,21 +4,24 @@ from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 from urllib.parse import quote, urlencode
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.routing import APIRoute
+from pydantic import BeforeValidator
 
 from etl.errors import LoadRefused
 from models.errors import ModelError
 from service.errors import ServiceError, status_of
 from service.gap.image_detail import Listed
+from service.gap.image_map import Method
 from service.gap.images import Kind
 from service.gap_routes import ask_for
 from service.pages import (
     classes,
     data,
     difficulty,
+    features,
     hypotheses,
     images,
     line,
@@ -28,8 +31,14 @@ from service.pages import (
     training,
 )
 from service.pages.frame import PAGES, Frame, Site
+from service.pages.image_map import Choice, image_map_page
 from service.pages.images import Asked
 from service.pages.rendering import static_file
+
+
+def _given(value: Any) -> Any:
+    """Return what a form's field holds: an empty one is none."""
+    return value or None if isinstance(value, str) else value
 
 
 class _Page(APIRoute):
@@ -52,6 +61,9 @@ class _Page(APIRoute):
 
 router = APIRouter(route_class=_Page, include_in_schema=False, default_response_class=HTMLResponse)
 _Split = Annotated[str | None, Query()]
+_Feature = Annotated[int, Path(ge=0, le=2**31 - 1)]
+_Class = Annotated[int | None, Query(alias="class", ge=0, le=2**31 - 1), BeforeValidator(_given)]
+_End = Annotated[float | None, Query(allow_inf_nan=False), BeforeValidator(_given)]
 
 
 def _site(request: Request) -> Site:
@@ -220,6 +232,49 @@ def one_part(
 ) -> str:
     """Show a part of the answer that has no page of its own."""
     return part.part(Frame(_site(request), "", model, reference, target), name)
+
+
+@router.get("/view/{model}/features")
+def all_features(
+    model: str, request: Request, reference: _Split = None, target: _Split = None
+) -> str:
+    """Show which features moved, and how much the head leans on them."""
+    return features.all_features(Frame(_site(request), "features", model, reference, target))
+
+
+@router.get("/view/{model}/features/{feature}")
+def one_feature(
+    model: str,
+    feature: _Feature,
+    request: Request,
+    class_id: _Class = None,
+    reference: _Split = None,
+    target: _Split = None,
+) -> str:
+    """Show one feature: its distribution, of all images and of one class."""
+    frame = Frame(_site(request), "features", model, reference, target)
+    return features.one_feature(frame, feature, class_id)
+
+
+@router.get("/view/{model}/map")
+def mapped(
+    model: str,
+    request: Request,
+    reference: _Split = None,
+    target: _Split = None,
+    method: Method = "pca",
+    colour: str = "split",
+    x_from: _End = None,
+    x_to: _End = None,
+    y_from: _End = None,
+    y_to: _End = None,
+    cluster: Annotated[int | None, Query(ge=0, le=2**31 - 1)] = None,
+    page: Annotated[int, Query(ge=1, le=1_000_000)] = 1,
+) -> str:
+    """Show the map of the images, and the images of a part of it."""
+    frame = Frame(_site(request), "map", model, reference, target)
+    choice = Choice(method, colour, x_from, x_to, y_from, y_to, cluster, page)
+    return image_map_page(frame, choice)
 
 
 @router.get("/static/{file}")

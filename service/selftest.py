@@ -77,6 +77,7 @@ _NO_FINDINGS = {
     "line": "the line is about published models and the real target",
     "without_labels": "it raises no finding",
     "images": "it raises no finding",
+    "map": "it raises no finding",
 }
 _OF_MODEL = (CONFIDENCE, "margin", "entropy", "norm")
 # what an explainer says of a planting: whether the right thing comes first, and its interval

@@ -136,6 +136,7 @@ def clusters_of(
     train_mean: Float[np.ndarray, " d"],
     train_sd: Float[np.ndarray, " d"],
     seed: int,
+    n_clusters: int = N_CLUSTERS,
 ) -> Clusters | None:
     """Group train rows by k-means; test rows take no part.
 
@@ -147,10 +148,12 @@ def clusters_of(
         Of each feature; constant ones take no part.
     seed
         Of the starts and batches.
+    n_clusters
+        How many at most.
 
     Returns
     -------
-    At most 50 clusters, of 20 rows at least on average; None where that leaves fewer than two.
+    At most so many clusters, of 20 rows at least on average; None where that leaves fewer than two.
 
     Source: D. Sculley (2010), Web-Scale K-Means Clustering, WWW.
 
@@ -162,7 +165,7 @@ def clusters_of(
     >>> bool(one != other)
     True
     """
-    k = min(N_CLUSTERS, len(train) // ROWS_A_CLUSTER)
+    k = min(n_clusters, len(train) // ROWS_A_CLUSTER)
     kept = np.flatnonzero(train_sd > 0)
     if k < 2 or len(kept) == 0:
         return None

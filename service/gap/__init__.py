@@ -18,6 +18,7 @@ from service.gap import (
     classes,
     difficulty,
     features,
+    image_map,
     images,
     labels,
     leaks,
@@ -42,7 +43,9 @@ PARTS: dict[str, Part[Any]] = {
         without_labels.PART,
         labels.PART,
         images.PART,
+        image_map.PART,
         leaks.PART,
     )
 }
-SLOW = ("leaks",)  # what takes minutes against a large train set: last, never waited for
+# what takes minutes against a large train set, or where UMAP is installed: last, never waited for
+SLOW = ("map", "leaks")

@@ -222,13 +222,9 @@ def _table(inputs: Inputs, progress: Progress) -> pa.Table:
     names = inputs.class_names
     sizes = [len(labels) for labels in inputs.labels.pair]
     labels, predicted = _both(inputs.labels), _both(inputs.predicted)
+    ids = _both(inputs.image_ids)
     columns: dict[str, Any] = {
-        "image_id": pa.concat_arrays(
-            [
-                inputs.database.image_ids(split, paths)
-                for split, paths in zip(inputs.splits.pair, inputs.paths.pair, strict=True)
-            ]
-        ),
+        "image_id": pa.array(ids, mask=ids < 0),
         "split": np.repeat(np.array(inputs.splits.pair, object), sizes),
         "path": pa.concat_arrays([side.cast(pa.string()) for side in inputs.paths.pair]),
         "label": labels,
@@ -395,6 +391,4 @@ def _in_words(inputs: Inputs, kinds: list[KindOut]) -> list[str]:
     return said
 
 
-PART = Part(
-    NAME, "the images behind the numbers, by kind", ImagesOut, compute, reads=("image_ids",)
-)
+PART = Part(NAME, "the images behind the numbers, by kind", ImagesOut, compute, reads=("loads",))

@@ -229,6 +229,23 @@ class Inputs:
         rows, _ = self.database.train_rows(self.backbone)
         return rows.features[:: max(1, len(rows.features) // _SAMPLE_ROWS)]
 
+    @cached_property
+    def image_ids(self) -> Sides[np.ndarray]:
+        """Ids that the present database gives to the images, int64; −1 where one is gone.
+
+        Any load may give others.
+        """
+        return Sides(
+            self.database.image_ids([self.reference], self.paths.reference),
+            self.database.image_ids([self.target], self.paths.target),
+        )
+
+    def train_image_ids(self, paths: pa.Array) -> np.ndarray:
+        """Return the same for some train images."""
+        splits = self.database.splits_of(self.backbone)
+        train = [row["split"] for row in splits if row["role"] == "train"]
+        return self.database.image_ids(train, paths)
+
     def of_train(self, name: str, make: Callable[[], T]) -> T:
         """Return something that is made of train rows alone: made once, by whoever asks first."""
         if name not in self._of_train:

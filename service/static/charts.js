@@ -68,7 +68,8 @@ export function rowsOf(spec) {
   const visit = (node) => {
     if (!node || typeof node !== "object") return;
     if (Array.isArray(node.values) && node.values.length && typeof node.values[0] === "object") lists.push(node.values);
-    for (const [name, value] of Object.entries(node)) if (name !== "values") visit(value);
+    lists.push(...Object.values(node.datasets ?? {})); // as Altair names them
+    for (const [name, value] of Object.entries(node)) if (name !== "values" && name !== "datasets") visit(value);
   };
   visit(spec);
   return lists.reduce((best, list) => (list.length > best.length ? list : best), []);

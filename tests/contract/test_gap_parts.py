@@ -192,7 +192,7 @@ def test_a_part_reads_what_it_declares_and_nothing_else(toy_data, tmp_path, monk
     noted(Results, "models", "models")
     noted(Lines, "between", "lines")
     noted(Inputs, "has_near_train", "neighbours")
-    noted(Database, "image_ids", "image_ids")
+    noted(Database, "image_ids", "loads")
     for part in PARTS.values():
         read.clear()
         inputs = Inputs(analysis.database, analysis.results, card, "val", "v2")
