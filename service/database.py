@@ -116,6 +116,7 @@ class Database:
 
     def __init__(self, data: Path) -> None:
         self._data = data
+        self._kept: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
 
     @property
     def data(self) -> Path:
@@ -171,9 +172,22 @@ class Database:
             names = [column[0] for column in found.description or []]
             return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
 
+    def _rows_of_load(self, query: str, params: tuple[Any, ...] = ()) -> list[dict[str, Any]]:
+        """Return the same for what only a load changes: asked once for each state of the database.
+
+        Every page and answer asks for splits and names; a connection takes longer than a page may.
+        """
+        key = (self.version, query, params)
+        found = self._kept.get(key)
+        if found is None:
+            found = self.rows(query, list(params))
+            self._kept = {old: rows for old, rows in self._kept.items() if old[0] == key[0]}
+            self._kept[key] = found
+        return [dict(row) for row in found]
+
     def splits(self) -> list[dict[str, Any]]:
         """Return the rows of `split_summary`, in load order."""
-        return self.rows("select * from split_summary")
+        return self._rows_of_load("select * from split_summary")
 
     def annotations(self) -> list[dict[str, Any]]:
         """Return the card of each source of annotations, with its rows of `annotation_summary`.
@@ -214,7 +228,9 @@ class Database:
         NotFound
         """
         if backbone is None:
-            there = self.rows("select split, role, is_reference from split order by load_order")
+            there = self._rows_of_load(
+                "select split, role, is_reference from split order by load_order"
+            )
             return [row for row in there if row["split"] in among]
         found = [row for row in self.splits() if row["backbone"] == backbone]
         if not found and JOIN in backbone:
@@ -324,7 +340,8 @@ class Database:
                 for split in each[0]
                 if all(split in one for one in each)
             }
-        found = self.rows("select split, sha256 from load_report where backbone = ?", [backbone])
+        query = "select split, sha256 from load_report where backbone = ?"
+        found = self._rows_of_load(query, (backbone,))
         return {row["split"]: row["sha256"] for row in found}
 
     def loaded_at(self, backbone: str, split: str) -> datetime:
@@ -332,8 +349,8 @@ class Database:
         times: list[datetime] = [
             row["loaded_at"]
             for part in self._parts_of(backbone)
-            for row in self.rows(
-                "select loaded_at from load_report where backbone = ? and split = ?", [part, split]
+            for row in self._rows_of_load(
+                "select loaded_at from load_report where backbone = ? and split = ?", (part, split)
             )
         ]
         return max(times)
@@ -352,7 +369,7 @@ class Database:
 
     def load_state(self) -> list[tuple[str, str | None, datetime]]:
         """Return what is loaded and since when: image ids may be others after any load."""
-        found = self.rows(
+        found = self._rows_of_load(
             "select split, backbone, loaded_at from load_report order by loaded_at, split, backbone"
         )
         return [(row["split"], row["backbone"], row["loaded_at"]) for row in found]
@@ -496,12 +513,12 @@ class Database:
 
     def class_names(self) -> dict[int, str]:
         """Return the name of each class."""
-        return {r["class_id"]: r["class_name"] for r in self.rows("select * from class")}
+        return {r["class_id"]: r["class_name"] for r in self._rows_of_load("select * from class")}
 
     def superclasses(self) -> dict[int, str]:
         """Return the superclass of each class that has one."""
         # a database of before superclasses lacks the column
-        found = self.rows("select * from class")
+        found = self._rows_of_load("select * from class")
         return {r["class_id"]: r["superclass"] for r in found if r.get("superclass")}
 
     def feature_names(self, backbone: str) -> list[str]:
@@ -509,9 +526,9 @@ class Database:
         parts = self._parts_of(backbone)
         if len(parts) > 1:
             return [f"{part}.{name}" for part in parts for name in self.feature_names(part)]
-        found = self.rows(
+        found = self._rows_of_load(
             "select feature_name from feature_name where backbone = ? order by feature_id",
-            [backbone],
+            (backbone,),
         )
         return [row["feature_name"] for row in found]
 

@@ -75,7 +75,7 @@ def test_train_from_the_form_and_watch(site, open_tab):
     tab = open_tab(base_of(site))
     page = tab.page
     tab.go("/view/train")
-    page.get_by_label("Head").select_option("lda")
+    page.locator("[name=head]").select_option("lda")
     page.get_by_label("Name").fill("from-the-form")
     page.get_by_role("button", name="Train").click()
     page.locator(".job", has_text="from-the-form").wait_for()
