@@ -79,12 +79,9 @@ def _answer(client, data, place):
     name, where = parsed_address(place)
     condition = " and ".join(f'"{column}" = ?' for column in where)
     (row,) = Analysis(data).database.rows(
-        f'select * exclude (loaded_at) from "{name.removeprefix("view:")}" where {condition}',
-        list(where.values()),
+        f'select * from "{name.removeprefix("view:")}" where {condition}', list(where.values())
     )
-    stamp = Analysis(data).database.rows("select split, loaded_at from load_report")
-    return row | {"loaded_at": next(s["loaded_at"] for s in stamp if s["split"] == row["split"])
-                  .isoformat()}  # fmt: skip
+    return row
 
 
 def test_each_answer_names_its_data_and_seed(listed, data):
@@ -139,7 +136,7 @@ def test_page_holds_all_that_it_needs_and_no_script(report):
     assert "<script" not in page
     assert not re.search(r"(src|href)=\"(?!#)", page)
     assert " style=" not in page
-    assert " on" not in " ".join(re.findall(r"<[a-z][^>]*>", page)).replace(" on ", " ")
+    assert not [tag for tag in re.findall(r"<[a-z][^>]*>", page) if re.search(r"\son\w+=", tag)]
     assert page.count("<svg") == page.count("<figure ")
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
 
@@ -157,9 +154,9 @@ def test_a_job_makes_a_report_that_is_kept(client, data):
     analysis = Analysis(data)
     said = work_one(
         Jobs(data),
-        lambda request, progress: make_and_keep(
-            analysis, request[REPORT], progress=progress
-        ).report,
+        lambda request, progress: (
+            make_and_keep(analysis, request[REPORT], progress=progress).report
+        ),
         (),
         EXPLAIN,
     )

@@ -163,7 +163,9 @@ def test_markdown_is_shown_as_text(markdown, shown):
 
 
 def test_a_table_and_code_of_the_authors_are_taken():
-    blocks = own_words({"4": "| a | n |\n|---|--:|\n| x | 1 |\n\n```\nx = 1\n```\n"})["building"].opening
+    blocks = own_words({"4": "| a | n |\n|---|--:|\n| x | 1 |\n\n```\nx = 1\n```\n"})[
+        "building"
+    ].opening
     assert [c.align for c in blocks[0].columns] == ["left", "right"]
     assert blocks[1] == Verbatim("x = 1")
 

@@ -48,7 +48,7 @@ def _model(material: Material) -> Iterator[Block]:
     what = _HEADS.get(head, f"of the kind {head}")
     papers = OF_HEAD.get(head, ())
     yield paragraph(
-        f"The network {backbone} stays as it is; what is trained is the head, {what}",
+        f"The features of {backbone} stay as they are; what is trained is the head: {what}",
         *((" ", Cite(papers)) if papers else ()),
         ". A head over fixed features is small enough to be trained anew for every question, and "
         "simple enough to be asked which features it leans on. It reads ",

@@ -124,7 +124,9 @@ def _audit(material: Material) -> Iterator[Block]:
             (
                 words(audit.sentence(f"/checks/{i}/proves")),
                 words(_FOUND[check["passed"]]),
-                words(audit.number(f"/checks/{i}/count", "count")),
+                words(audit.number(f"/checks/{i}/count", "count"))
+                if check["passed"] is not None
+                else (),
             )
             for i, check in enumerate(audit.value("/checks"))
         ),

@@ -38,7 +38,7 @@ from service.report.material import (
     paragraph,
     sentences,
 )
-from service.report.numbers import Answer, token
+from service.report.numbers import Answer, Number, token
 
 _CLASSES_DRAWN = 20  # more do not fit on a page beside their caption
 _ROWS = 8
@@ -110,7 +110,7 @@ def _gap(material: Material) -> Iterator[Block]:
 def _compared(material: Material) -> Iterator[Block]:
     rows = []
     for model in material.models:
-        card, gap = material.answers.card(model), material.answers.gap(model)
+        card, (gap, place) = material.answers.card(model), _gap_of(material, model)
         retraining = [
             words(card.number(f"/gaps/retraining/{i}/difference/estimate", "signed_points"))
             for i, row in enumerate(card.value("/gaps/retraining"))
@@ -120,11 +120,11 @@ def _compared(material: Material) -> Iterator[Block]:
             (
                 words(model),
                 *(
-                    words(gap.number(f"/accuracy/{token(split)}/estimate", "percent"))
+                    words(_accuracy(material, model, split))
                     for split in (material.reference, material.target)
                 ),
-                words(gap.number("/gap/estimate", "signed_points")),
-                ends(gap, "/gap", "signed_points"),
+                words(gap.number(f"{place}/estimate", "signed_points")),
+                ends(gap, place, "signed_points"),
                 words(card.number("/gaps/memorisation/estimate", "signed_points")),
                 retraining[0] if retraining else words("none here"),
             )
@@ -155,6 +155,24 @@ def _compared(material: Material) -> Iterator[Block]:
     )
 
 
+def _gap_of(material: Material, model: str) -> tuple[Answer, str]:
+    """Return where a model's gap stands: its card, where that is about the same two sets.
+
+    The answer of /gap would name what is not computed yet of a model that is only compared.
+    """
+    card = material.answers.card(model)
+    mine = (card.value("/gaps/reference"), card.value("/gaps/target"))
+    if mine == (material.reference, material.target):
+        return card, "/gaps/replication"
+    return material.answers.gap(model), "/gap"
+
+
+def _accuracy(material: Material, model: str, split: str) -> Number:
+    view = material.answers.view("evaluation", model=model, split=split, metric="top1")
+    assert view is not None  # it was evaluated before anything is written
+    return view.number("/estimate", "percent")
+
+
 def _ledger(material: Material) -> Iterator[Block]:
     ledger = material.part("ledger")
     terms = ledger.value("/terms")
@@ -181,8 +199,11 @@ def _ledger(material: Material) -> Iterator[Block]:
     yield Table(
         "terms",
         words(
-            "The terms of the gap in points. Alone: with no other term beside it. Underpowered: "
-            "too few images to tell the term from 0 and from half of the gap."
+            "The terms of the gap in points. Alone: with no other term beside it. Supported: told "
+            "from 0 by itself; ",
+            Ref("conclusions"),
+            " says whether it is still, once all terms are looked at. Underpowered: too few images "
+            "to tell the term from 0 and from half of the gap.",
         ),
         (
             Column("term", wide=True),
@@ -275,7 +296,8 @@ def _difficulty(material: Material) -> Iterator[Block]:
     if difficulty.value("/calibration/reliability") is None:
         return
     names = tuple(f"{one['name']}: " for one in difficulty.value("/covariates"))
-    others = [i for i, s in enumerate(difficulty.value("/summary")) if not s.startswith(names)]
+    said = (*names, "No covariate")  # by the paragraph above
+    others = [i for i, s in enumerate(difficulty.value("/summary")) if not s.startswith(said)]
     yield paragraph(
         "A model that knows how hard an image is would be right as often as it is sure (",
         Ref("reliability"),
