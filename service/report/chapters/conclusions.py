@@ -113,7 +113,8 @@ def _not_supported(material: Material) -> Iterator[Words]:
             " points, holds 0.",
         )
     for i, term in enumerate(ledger.value("/terms")[:-1]):
-        if term["verdict"] == NOT_DISTINGUISHABLE and term["estimate"] is not None:
+        # a term without any spread is 0 by definition: nobody would ask
+        if term["verdict"] == NOT_DISTINGUISHABLE and term["low"] != term["high"]:
             yield words(
                 f"That part of the gap goes with {TERMS.get(term['name'], term['name'])}: ",
                 ledger.number(f"/terms/{i}/estimate", "signed_points"),

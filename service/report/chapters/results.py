@@ -605,11 +605,10 @@ def _labels(material: Material) -> Iterator[Block]:
         return  # said among what cannot be told
     yield Heading(words("Errors of the labels"))
     yield paragraph(
-        "An error may be the label's and not the model's. ",
-        in_a_row(sentences(labels, "/summary")),
-        " (",
+        "An error may be the label's and not the model's (",
         Ref("labels"),
-        ")",
+        "). ",
+        in_a_row(sentences(labels, "/summary")),
     )
     yield Figure(
         "labels",
@@ -628,11 +627,10 @@ def _others(material: Material) -> Iterator[Block]:
         return
     yield Heading(words("Other models"))
     yield paragraph(
-        "Models with the same accuracy on one test set tend to have the same on another. ",
-        in_a_row(sentences(line, "/summary")),
-        " (",
+        "Models with the same accuracy on one test set tend to have the same on another (",
         Ref("line"),
-        ")",
+        "). ",
+        in_a_row(sentences(line, "/summary")),
     )
     yield Figure(
         "line",
