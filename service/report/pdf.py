@@ -58,7 +58,8 @@ _HEAD = """\
 #show figure: set block(above: 1.5em, below: 1.5em)
 #show figure.where(kind: table): set figure.caption(position: top)
 #show figure.where(kind: table): set align(left)
-#show figure.caption: it => block(width: 100%, sticky: it.kind == table, align(left, text(size: 9.5pt, {
+#show figure.caption: it => block(width: 100%, sticky: it.kind == table, align(left,
+  text(size: 9.5pt, {
   set par(justify: false)
   strong[#it.supplement #context it.counter.display(it.numbering).]
   [ ]

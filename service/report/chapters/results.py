@@ -177,10 +177,16 @@ def _ledger(material: Material) -> Iterator[Block]:
     ledger = material.part("ledger")
     terms = ledger.value("/terms")
     yield Heading(words("What the gap goes with"))
-    yield paragraph(
+    how = (
         f"Images of {material.reference} were given weights that make them like those of "
         f"{material.target} in what is known of them. What the gap loses by that is what goes with "
-        "these properties; what is left is the rest. The terms sum to the gap (",
+        "these properties; what is left is the rest. "
+    )
+    if len(terms) == 2:  # the mix of classes and the rest
+        how = "Nothing but their classes is known by which images could be compared. "
+    yield paragraph(
+        how,
+        "The terms sum to the gap (",
         Ref("ledger"),
         ", ",
         Ref("terms"),
@@ -277,6 +283,12 @@ def _overlap(material: Material) -> Iterator[Block]:
 def _difficulty(material: Material) -> Iterator[Block]:
     difficulty = material.part("difficulty")
     yield Heading(words("Difficulty and confidence"))
+    if not difficulty.value("/covariates"):
+        yield paragraph(
+            "How hard the images are cannot be told: the model came without its confidences, and "
+            "no annotation of both test sets is attached (gapscope annotate)."
+        )
+        return
     yield paragraph(
         "If the target simply has harder images, the gap should shrink among images that are alike "
         "in difficulty. ",
@@ -768,9 +780,11 @@ def _trust(material: Material) -> Iterator[Block]:
     yield Heading(words("How far to trust this"))
     yield paragraph(
         "The same methods were run on sets made of the reference alone, where there is nothing to "
-        "find, and on gaps that were planted there. ",
-        in_a_row(sentences(found, "/summary")),
+        "find, and on gaps that were planted there.",
     )
+    # the sentences about single explainers say what the figure shows
+    first, last = 1 + len(answer.explainers), len(found.value("/summary"))
+    yield from listed(sentences(found, "/summary", range(first, last)))
     if any(one.false_alarm.rate is not None for one in answer.explainers):
         yield paragraph(Ref("selftest"), " shows how often each method found what is not there.")
         yield Figure(
