@@ -57,6 +57,7 @@ bench: $(VENV)/.dev-installed  ## loader and heads beside DuckDB, pandas, scikit
 bench-full: $(VENV)/.dev-installed  ## a load and a training near ImageNet's size; ROWS=1281167 is all
 	$(BIN)/python -m tests.bench.full $(if $(ROWS),--rows $(ROWS))
 	$(BIN)/python -m tests.bench.heads_full --rows $(or $(ROWS),200000)
+	$(BIN)/python -m tests.bench.page
 
 lint: $(VENV)/.dev-installed  ## ruff, mypy --strict, import contracts
 	$(BIN)/ruff check .

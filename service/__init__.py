@@ -22,6 +22,7 @@ report     all of it as PDF and HTML, each number with its source
 backbones  how features were made, and the network for one more image
 arrow_predictions  classes of the rows of an Arrow stream
 options    what can be asked of the verbs
+reproduce_command  a report's numbers computed again, on the command line
 cli        the same verbs on the command line
 """
 

@@ -31,6 +31,7 @@ from service.evaluations import SEED, prediction_table, records_of, scores_out
 from service.gaps import gaps_of
 from service.importing import refuse_changed_images, splits_imported, stored_answers
 from service.looks import Look
+from service.neighbours import OneByOne
 from service.results import Results, rows_digest, train_row_table
 from service.schemas import (
     EstimateOut,
@@ -46,6 +47,7 @@ from service.schemas import (
 from service.seals import Seals
 from service.settings import Settings, read_settings
 from service.terminal import Progress, part_of
+from service.thumbnails import Thumbnails
 from service.untrained import interpolate
 
 _ANSWERS_KEPT = 32
@@ -83,6 +85,8 @@ class Analysis:
         self.results = Results(data)
         self.checkpoints = Checkpoints(data)
         self.backbones = Backbones(data)
+        self.thumbnails = Thumbnails(self.database)
+        self.near_train = OneByOne(self.database)
         self._predicting = Lock()  # one stream at a time, for the same reason
         self._lock = RLock()  # one heavy answer at a time: two would only share the cores
         self._answers: dict[tuple[object, ...], GapOut] = {}

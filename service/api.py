@@ -8,23 +8,25 @@ import errno
 from collections.abc import Iterator
 from pathlib import PurePath
 from tempfile import TemporaryFile
-from typing import IO, Annotated, Any, Literal
+from typing import IO, Annotated, Any
 
-from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Response
+from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 
 from etl.errors import DiskFull
-from service import charts, page, sealing, trainings
+from service import charts, sealing, trainings
 from service.analysis import Analysis
 from service.arrow_predictions import ARROW
+from service.drawing import Drawing, drawn
 from service.errors import NotFound
 from service.gap import PARTS
 from service.gap.findings import ExplainedGapOut
-from service.gap_routes import ask_for, part_answer, with_parts
+from service.gap_routes import part_answer, with_parts
+from service.job_events import events
 from service.jobs import OVER, Jobs, Worker
 from service.lines import Lines
-from service.looks import Looks, look_as
+from service.looks import Looks
 from service.queueing import job_out
 from service.schemas import (
     AnnotationOut,
@@ -63,13 +65,7 @@ _REFUSALS: dict[int | str, dict[str, object]] = {
 }
 
 
-async def _sign_looks(request: Request) -> None:
-    """Sign what this request reads of test labels: async, so that its threads inherit the name."""
-    client = request.client.host if request.client else "client unknown"
-    look_as(f"service ({client})")
-
-
-router = APIRouter(responses=_REFUSALS, dependencies=[Depends(_sign_looks)])
+router = APIRouter(responses=_REFUSALS)
 _Name = Annotated[
     ModelName, Path(description="Name of a trained model.", examples=["pixels-logistic"])
 ]
@@ -79,7 +75,6 @@ _Model = Annotated[
 _IMAGES = ("image/jpeg", "image/png", "image/webp")
 _GAP_CHARTS = [*charts.CHARTS, *(name for part in PARTS.values() for name in part.charts)]
 _PIECE_BYTES = 1 << 20
-Drawing = Annotated[Literal["json", "html", "svg", "png"], Query()]
 _Split = Annotated[str | None, Query(description="A test split; default: as the load says.")]
 
 
@@ -114,6 +109,23 @@ def train(body: TrainIn, request: Request, response: Response) -> TrainOut:
 def list_jobs(request: Request) -> list[JobOut]:
     """List all jobs, newest first."""
     return [job_out(job) for job in _jobs(request).all()]
+
+
+@router.get(
+    "/jobs/events",
+    tags=["train"],
+    response_class=StreamingResponse,
+    responses={200: {"description": "Server-sent events", "content": {"text/event-stream": {}}}},
+)
+def job_events(request: Request) -> Response:
+    """Stream how far the jobs are, as server-sent events, until none is under way.
+
+    An event `jobs` holds those under way and those that ended meanwhile; `idle` is the last. A
+    client that was cut off asks again: each stream begins with all that is under way.
+    """
+    return StreamingResponse(
+        events(_jobs(request), request.is_disconnected), media_type="text/event-stream"
+    )
 
 
 @router.get("/jobs/{job}", tags=["train"])
@@ -309,17 +321,6 @@ def chart(
     return drawn(spec, format)
 
 
-def drawn(spec: dict[str, Any], format: str) -> Response:  # noqa: A002
-    """Answer with a Vega-Lite spec, or a picture of it."""
-    if format == "svg":
-        return Response(charts.svg(spec), media_type="image/svg+xml")
-    if format == "png":
-        return Response(charts.png(spec), media_type="image/png")
-    if format == "html":
-        return HTMLResponse(page.chart_page(spec))
-    return JSONResponse(spec)
-
-
 @router.post("/predict", tags=["models"])
 def predict(body: PredictIn, request: Request) -> PredictOut:
     """Classify rows of features."""
@@ -450,23 +451,3 @@ def ready(request: Request) -> Response:
     works = worker is not None and worker.is_alive
     answer = ReadyOut(ready=database and works, database=database, worker=works)
     return JSONResponse(answer.model_dump(), status_code=200 if answer.ready else 503)
-
-
-@router.get("/", include_in_schema=False)
-def first_page(request: Request, model: str | None = None) -> HTMLResponse:
-    """Show splits, models, and the gap of one of them."""
-    return HTMLResponse(
-        page.first_page(
-            _analysis(request),
-            _jobs(request).all,
-            _looks(request),
-            model,
-            lambda question: ask_for(request, question),
-        )
-    )
-
-
-@router.get("/static/{file}", include_in_schema=False)
-def static(file: str) -> Response:
-    """Serve style and scripts; Vega comes from the installed package."""
-    return page.static_file(file)

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, contextmanager
 from http import HTTPStatus
 from pathlib import Path
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.gzip import GZipMiddleware
 from fastapi.responses import JSONResponse
@@ -26,12 +26,15 @@ from service.api import router
 from service.errors import InUse, ServiceError, status_of
 from service.gap_routes import router as gap_router
 from service.hypothesis_routes import router as hypotheses_router
+from service.image_routes import router as image_router
 from service.jobs import EXPLAIN, Jobs, Worker, explain_on
 from service.looks import Looks
+from service.page_routes import router as page_router
 from service.report_routes import router as report_router
 from service.schemas import Problem
 from service.selftest_routes import router as selftest_router
 from service.settings import Settings
+from service.signing import sign_looks
 
 _LOCK = ".service.lock"
 # 10,000 rows of 1,024 numbers as JSON are 200 MB, a million as Arrow 4 GB
@@ -74,6 +77,7 @@ def create_app(settings: Settings, *, with_worker: bool = True) -> FastAPI:
         summary="Why does a classifier score lower on test set 2 than on test set 1?",
         version=VERSION,
         lifespan=lifespan,
+        dependencies=[Depends(sign_looks)],
     )
     app.state.analysis = Analysis(settings.data, strict=settings.strict)
     app.state.jobs = Jobs(settings.data)
@@ -83,10 +87,12 @@ def create_app(settings: Settings, *, with_worker: bool = True) -> FastAPI:
     app.add_middleware(GZipMiddleware, minimum_size=10_000)
     app.add_middleware(_BodyLimit)
     app.include_router(gap_router)
+    app.include_router(image_router)
     app.include_router(hypotheses_router)
     app.include_router(router)
     app.include_router(selftest_router)
     app.include_router(report_router)
+    app.include_router(page_router)
     for root in (ServiceError, LoadRefused, ModelError):
         app.add_exception_handler(root, _refusal)
     app.add_exception_handler(RequestValidationError, _invalid)

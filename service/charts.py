@@ -6,6 +6,8 @@ Colours are two of the Okabe-Ito palette (reference blue, target vermilion), saf
 readers and legible on light and dark ground.
 """
 
+import csv
+import io
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +31,7 @@ _OF_CANDIDATE = {"setting", "top1", "nll", "n_fit", "note", "is_best", "is_chose
 _LOSS, _MONITORED, _NOT_CHOSEN = "train loss", "monitored NLL", "not chosen"
 _OF_LOSS = {_LOSS: BLUE, _MONITORED: ORANGE, _NOT_CHOSEN: GREY}
 _NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+VEGA_VERSION = f"{vl_convert.get_vega_version()}-{vl_convert.get_vega_embed_version()}"
 _POINTS_MAX = 200  # of one curve: no chart is wide enough to show more
 
 
@@ -114,7 +117,7 @@ def classes_chart(answer: GapOut) -> alt.LayerChart:
         zero + rule + raw + dot,
         f"Gap of {_first_of(len(rows), len(answer.classes))}classes: dot = shrunken with 95 % "
         "interval, tick = raw, dashed = all images",
-        height=alt.Step(18),
+        height=18 * max(len(rows), 1),
     )
 
 
@@ -191,7 +194,7 @@ def class_shift_chart(answer: GapOut) -> alt.LayerChart:
         bar + chance,
         f"Features of {_first_of(len(rows), len(shifts))}classes: how far they moved; "
         "tick = what chance alone shows on average; largest ratio first",
-        height=alt.Step(18),
+        height=18 * max(len(rows), 1),
     )
 
 
@@ -242,7 +245,9 @@ def leaderboard_chart(answer: LeaderboardOut) -> alt.LayerChart:
     }
     shown = "; ".join(words for words, those in colours.items() if any(those))
     return _titled(
-        points + value, f"What was tried for {answer.model}: {tried} ({shown})", height=alt.Step(38)
+        points + value,
+        f"What was tried for {answer.model}: {tried} ({shown})",
+        height=38 * max(len(heads), 1),
     )
 
 
@@ -462,7 +467,7 @@ def forest(
         layers += base.mark_tick(color=ORANGE, thickness=3, size=14).encode(x=f"{tick}:Q")
     if also is not None:
         layers += _line_at(also, [4, 3])
-    return _spec(_titled(layers + dot, title, height=alt.Step(20)))
+    return _spec(_titled(layers + dot, title, height=20 * max(len(shown), 1)))
 
 
 def scatter(
@@ -477,6 +482,8 @@ def scatter(
     marked: str = "",
     diagonal: bool = False,
     ends: Sequence[dict[str, Any]] = (),
+    band: tuple[str, str] | None = None,
+    moved: tuple[str, str] | None = None,
     x_format: str = "",
     y_format: str = "",
     ticks: Mapping[float, str] | None = None,
@@ -497,6 +504,10 @@ def scatter(
         Whether a line shows where both are the same.
     ends
         Points with the same fields that a line joins.
+    band
+        Fields of `ends` between which the ground is grey.
+    moved
+        Fields of x and y from which each point came: an arrow leads from there to it.
     ticks
         Where both axes have labels, and which; default: at round numbers.
     tooltip
@@ -545,12 +556,19 @@ def scatter(
         values = [row[name] for row in rows for name in (x, y) if row[name] is not None]
         span = (min(values, default=0.0), max(values, default=1.0))
         joined.append(([{x: at, y: at} for at in span], [4, 3]))
+    if moved is not None:
+        points = _arrows(rows, moved, (x, y)) + points
     for places, dash in joined:
-        line = (
+        line: Any = (
             alt.Chart(alt.InlineData(values=list(places)))
             .mark_line(color=GREY, strokeDash=dash)
             .encode(x=f"{x}:Q", y=f"{y}:Q")
         )
+        if places is ends and band is not None:
+            grey = alt.Chart(alt.InlineData(values=list(places))).mark_area(
+                color=GREY, opacity=0.15
+            )
+            points = grey.encode(x=f"{x}:Q", y=f"{band[0]}:Q", y2=f"{band[1]}:Q") + points
         points = points + line if places is ends else line + points
     points = points + (
         alt.Chart(alt.InlineData(values=names))
@@ -558,6 +576,133 @@ def scatter(
         .encode(x=f"{x}:Q", y=f"{y}:Q", text="name:N")
     )
     return _spec(_titled(points, title, height=360))
+
+
+def _arrows(rows: list[dict[str, Any]], start: tuple[str, str], end: tuple[str, str]) -> Any:
+    """From where each point was to where it is; a ring marks where it was."""
+    base = alt.Chart(alt.InlineData(values=rows))
+    at = {"x": f"{start[0]}:Q", "y": f"{start[1]}:Q"}
+    shaft = base.mark_rule(color=GREY, opacity=0.45, strokeWidth=1).encode(
+        **at, x2=f"{end[0]}:Q", y2=f"{end[1]}:Q"
+    )
+    ring = base.mark_point(color=GREY, opacity=0.6, size=14, strokeWidth=1).encode(**at)
+    return alt.layer(shaft, ring)
+
+
+def waterfall(
+    rows: list[dict[str, Any]], *, total: float, title: str, x_title: str, tooltip: Sequence[str]
+) -> dict[str, Any]:
+    """Terms that sum to a total, each beginning where the one before it ended.
+
+    Parameters
+    ----------
+    rows
+        Each has `name`, `estimate`, `low`, `high`; one without an estimate is named, and adds 0.
+    total
+        Drawn as the last bar, from 0.
+    """
+    last = {"name": "gap", "estimate": total, "low": None, "high": None, "is_total": True}
+    bars = [{**dict.fromkeys(tooltip), **row, "is_total": False} for row in rows] + [
+        {**dict.fromkeys(tooltip), **last}
+    ]
+    bars = [{**row, "place": place} for place, row in enumerate(bars)]
+    base: Any = (
+        alt.Chart(alt.InlineData(values=bars))
+        .transform_calculate(step="datum.is_total || datum.estimate === null ? 0 : datum.estimate")
+        .transform_window(until="sum(step)", sort=[alt.SortField("place")], frame=[None, 0])
+        .transform_calculate(
+            begin="datum.is_total ? 0 : datum.until - datum.step",
+            end="datum.is_total ? datum.estimate : datum.until",
+            adds="datum.is_total ? 'total' : datum.step < 0 ? 'less' : 'more'",
+            from_low="datum.begin + datum.low",
+            to_high="datum.begin + datum.high",
+            words="datum.estimate === null ? 'refused' : (datum.is_total ? '' : "
+            "abs(datum.estimate) < 0.0005 ? '' : datum.estimate < 0 ? '−' : '+') + "
+            "format(abs(100 * datum.estimate), '.1f')",
+        )
+        .encode(
+            y=alt.Y(
+                "name:N",
+                title=None,
+                sort=[str(row["name"]) for row in bars],
+                axis=alt.Axis(labelLimit=220),
+            ),
+            tooltip=[
+                alt.Tooltip("name:N", title="what"),
+                alt.Tooltip("estimate:Q", format=".1%"),
+                alt.Tooltip("low:Q", title="95 % from", format=".1%"),
+                alt.Tooltip("high:Q", title="to", format=".1%"),
+                *(alt.Tooltip(f"{name}:N") for name in tooltip),
+            ],
+        )
+    )
+    axis = alt.Axis(labelExpr=_IN_POINTS, tickCount=8, labelOverlap=True)
+    bar = base.mark_bar(height={"band": 0.6}).encode(
+        x=alt.X("begin:Q", title=x_title, axis=axis),
+        x2="end:Q",
+        color=alt.Color(
+            "adds:N",
+            legend=None,
+            scale=alt.Scale(domain=["total", "less", "more"], range=[GREY, ORANGE, BLUE]),
+        ),
+    )
+    whisker = base.mark_rule(strokeWidth=1.5, color=GREY).encode(x="from_low:Q", x2="to_high:Q")
+    words = base.transform_calculate(
+        right="max(datum.begin, datum.end, isValid(datum.high) ? datum.to_high : datum.end)"
+    ).mark_text(align="left", dx=6, fontSize=12)
+    layers = _line_at(0.0) + bar + whisker + words.encode(x="right:Q", text="words:N")
+    return _spec(_titled(layers, title, height=34 * len(bars)))
+
+
+def paired(
+    rows: list[dict[str, Any]],
+    *,
+    by: str,
+    value: str,
+    series: str,
+    domain: Sequence[str],
+    title: str,
+    x_title: str,
+    y_title: str,
+) -> dict[str, Any]:
+    """Two shares side by side with their intervals `low` to `high`, one pair a line.
+
+    Parameters
+    ----------
+    by
+        The field that names the lines, in the order of the rows.
+    domain
+        The values of `series`: reference (blue, a dot) first, then target (vermilion, a diamond).
+    """
+    order = list(dict.fromkeys(str(row[by]) for row in rows))
+    shapes = ["circle", "diamond"]
+    base: Any = alt.Chart(alt.InlineData(values=rows)).encode(
+        y=alt.Y(f"{by}:N", title=y_title, sort=order),
+        yOffset=alt.YOffset(f"{series}:N", sort=list(domain)),
+        color=alt.Color(
+            f"{series}:N",
+            title=None,
+            scale=alt.Scale(domain=list(domain), range=[BLUE, ORANGE]),
+            legend=alt.Legend(orient="bottom"),
+        ),
+        tooltip=[
+            alt.Tooltip(f"{by}:N", title=y_title),
+            alt.Tooltip(f"{series}:N"),
+            alt.Tooltip(f"{value}:Q", format=".1%"),
+            alt.Tooltip("low:Q", title="95 % from", format=".1%"),
+            alt.Tooltip("high:Q", title="to", format=".1%"),
+            alt.Tooltip("n:Q", title="images", format=","),
+        ],
+    )
+    axis = alt.X("low:Q", title=x_title, axis=alt.Axis(format="%"), scale=alt.Scale(zero=False))
+    rule = base.mark_rule(strokeWidth=2).encode(x=axis, x2="high:Q")
+    dot = base.mark_point(filled=True, size=70, opacity=1).encode(
+        x=f"{value}:Q",
+        shape=alt.Shape(
+            f"{series}:N", title=None, scale=alt.Scale(domain=list(domain), range=shapes)
+        ),
+    )
+    return _spec(_titled(rule + dot, title, height=40 * max(len(order), 1)))
 
 
 def lines(
@@ -640,6 +785,45 @@ def _spec(chart: alt.LayerChart) -> dict[str, Any]:
     return made
 
 
+def rows_of(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows that a chart shows: its longest list, beside lines and bands."""
+    lists: list[list[dict[str, Any]]] = []
+
+    def visit(node: Any) -> None:
+        if isinstance(node, list):
+            for one in node:
+                visit(one)
+        elif isinstance(node, dict):
+            values = node.get("values")
+            if isinstance(values, list) and values and isinstance(values[0], dict):
+                lists.append(values)
+            for name, value in node.items():
+                if name != "values":
+                    visit(value)
+
+    visit(spec)
+    return max(lists, key=len, default=[])
+
+
+def csv_text(spec: dict[str, Any]) -> str:
+    """Return the rows that a chart shows as CSV.
+
+    A text that a spreadsheet would run as a formula begins with an apostrophe.
+    """
+    rows = rows_of(spec)
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    file = io.StringIO()
+    writer = csv.DictWriter(file, names, lineterminator="\n")
+    writer.writerow({name: _harmless(name) for name in names})
+    writer.writerows({name: _harmless(value) for name, value in row.items()} for row in rows)
+    return file.getvalue()
+
+
+def _harmless(value: Any) -> Any:
+    is_formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
+    return f"'{value}" if is_formula else value
+
+
 def svg(chart: dict[str, Any]) -> str:
     """Return the chart as SVG text."""
     return str(vl_convert.vegalite_to_svg(json.dumps(_in_xml(chart))))
@@ -665,6 +849,8 @@ def printed(chart: dict[str, Any], font: str) -> str:
 
 def _on_paper(layer: dict[str, Any]) -> dict[str, Any]:
     """Leave out what paper cannot show, and enlarge the type of marks."""
+    if "layer" in layer:
+        return layer | {"layer": [_on_paper(one) for one in layer["layer"]]}
     encoding = {k: v for k, v in layer.get("encoding", {}).items() if k != "tooltip"}
     mark = layer.get("mark")
     if isinstance(mark, dict) and "fontSize" in mark:
@@ -705,7 +891,7 @@ def _line_at(x: float, dash: list[int] | None = None) -> alt.Chart:
     return mark
 
 
-def _titled(chart: alt.LayerChart, title: str, height: int | alt.Step) -> alt.LayerChart:
+def _titled(chart: alt.LayerChart, title: str, height: int) -> alt.LayerChart:
     return chart.properties(
         title=alt.Title(
             title, anchor="start", fontSize=13, fontWeight="normal", limit=_WIDTH + 160

@@ -26,7 +26,7 @@ _STOPPED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; 0 done, 2 refused, 130 ended by Ctrl-C; `audit` has its own."""
+    """Run one command; 0 done, 2 refused, 130 ended by Ctrl-C; see `audit`, `reproduce`."""
     is_process = argv is None
     try:
         parser = _parser()
@@ -215,6 +215,10 @@ def _parser() -> argparse.ArgumentParser:
     audit = verbs.add_parser("audit", help="prove that no test row took part in a model")
     options.add_audit_arguments(audit)
     audit.set_defaults(command=_audit, needs=["service.audit_command"])
+
+    again = verbs.add_parser("reproduce", help="compute the numbers of a report anew and compare")
+    options.add_reproduce_arguments(again)
+    again.set_defaults(command=_reproduce, needs=["service.reproduce_command"])
 
     looks = verbs.add_parser("looks", help="list every read of test labels")
     options.add_looks_arguments(looks)
@@ -570,6 +574,12 @@ def _audit(arguments: argparse.Namespace, settings: "Settings") -> int:
     from service.audit_command import run_audit
 
     return run_audit(arguments, settings)
+
+
+def _reproduce(arguments: argparse.Namespace, settings: "Settings") -> int:
+    from service.reproduce_command import run_reproduce
+
+    return run_reproduce(arguments, settings)
 
 
 def _looks(arguments: argparse.Namespace, settings: "Settings") -> None:

@@ -351,6 +351,45 @@ class Database:
                 "select path, class_id from image where split = ?", [split]
             ).to_arrow_table()
 
+    def image_ids(self, split: str, paths: pa.Array) -> pa.Array:
+        """Return the id of the image of each path of a split, null where it has none; no label."""
+        with self.connect() as con:
+            there = con.execute(
+                "select image_id, path from image where split = ?", [split]
+            ).to_arrow_table()
+        return there["image_id"].combine_chunks().take(place_of(paths, there["path"]))
+
+    def image_ids_state(self, splits: Collection[str]) -> list[Any]:
+        """Return what tells the ids that the images of some splits have from all others."""
+        found = self.rows(
+            """select split, count(*) as n, bit_xor(hash(image_id, path))::varchar as ids
+            from image where split in (select unnest(?::varchar[]))
+            group by split order by split""",
+            [list(splits)],
+        )
+        return [tuple(row.values()) for row in found]
+
+    def image_files(self, image_ids: Collection[int]) -> list[dict[str, Any]]:
+        """Return the rows of `image_file` of some images."""
+        # one mark each: a list as one value would be joined to all images, forty times slower
+        marks = ", ".join("?" * len(image_ids))
+        return self.rows(
+            f"select * from image_file where image_id in ({marks})", [*image_ids]
+        ) if image_ids else []  # fmt: skip
+
+    def vector(self, backbone: str, image_id: int) -> np.ndarray | None:
+        """Return the features of one image, float32 [d]; None where it has none."""
+        parts = []
+        with self.connect() as con:
+            for part in self._parts_of(backbone):
+                found = con.execute(
+                    f"select vector from feature.{quoted(part)} where image_id = ?", [image_id]
+                ).fetchone()
+                if found is None:
+                    return None
+                parts.append(np.array(found[0], np.float32))
+        return np.concatenate(parts)
+
     def class_names(self) -> dict[int, str]:
         """Return the name of each class."""
         return {r["class_id"]: r["class_name"] for r in self.rows("select * from class")}
@@ -408,6 +447,24 @@ class Database:
         labels = columns["class_id"].astype(np.int64)
         rows = TrainRows(stored, labels, roles=set(columns["role"].tolist()))
         return rows, columns["path"].tolist()
+
+    def train_images(self, backbone: str, places: Sequence[int]) -> dict[int, dict[str, Any]]:
+        """Return id, split, path and class of some train rows, by their place in `train_rows`."""
+        parts = self._parts_of(backbone)
+        first, *others = (f"feature.{quoted(part)}" for part in parts)
+        there = "".join(f" and l.image_id in (select image_id from {table})" for table in others)
+        rows = self.rows(
+            f"""with numbered as (
+                select row_number() over (order by f.rowid) - 1 as place, l.image_id
+                from labelled_image as l inner join {first} as f on l.image_id = f.image_id
+                where l.role = 'train'{there}
+            )
+            select n.place, l.image_id, l.split, l.path, l.class_id, l.class_name
+            from numbered as n inner join labelled_image as l on n.image_id = l.image_id
+            where n.place in (select unnest(?::bigint[]))""",
+            [list(places)],
+        )
+        return {row.pop("place"): row for row in rows}
 
     def _joined_train_rows(
         self, backbones: Sequence[str], leave_out: Collection[str]

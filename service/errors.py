@@ -206,6 +206,42 @@ class BadFilter(ServiceError):
     code = "bad_filter"
 
 
+class BadReport(ServiceError):
+    """A report.json, or what came with it, that cannot be reproduced: it asks for what is none."""
+
+    code = "bad_report"
+
+
+class BundleTooLarge(ServiceError):
+    """A bundle that would be larger than one may be."""
+
+    code = "bundle_too_large"
+
+
+class NoPicture(ServiceError):
+    """An image that cannot be shown."""
+
+    code = "no_picture"
+
+
+class NotLinked(NoPicture):
+    """No file, or no single one, was found for the image."""
+
+    code = "not_linked"
+
+
+class FileGone(NoPicture):
+    """The linked file is not there any more, or is none that is opened."""
+
+    code = "file_gone"
+
+
+class NotAnImage(NoPicture):
+    """The linked file cannot be decoded."""
+
+    code = "not_an_image"
+
+
 class JobDone(ServiceError):
     """The job is over and cannot be cancelled."""
 
@@ -303,6 +339,9 @@ STATUS: dict[type[Exception], int] = {
     AlreadySeen: 409,
     SealWanted: 409,
     BadFilter: 422,
+    BadReport: 422,
+    BundleTooLarge: 422,
+    NoPicture: 404,
     JobDone: 409,
     NotResumable: 409,
     DamagedStream: 422,

@@ -3,11 +3,14 @@
 import time
 from typing import Annotated, Any
 
+import pyarrow as pa
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from service.analysis import Analysis
+from service.drawing import Drawing, drawn
 from service.errors import NotFound, NotReady
 from service.gap import PARTS, SLOW, images
+from service.gap.difficulty import DifficultyOut, covariate_chart
 from service.gap.explaining import Question
 from service.gap.findings import ExplainedGapOut, explained_gap
 from service.gap.mask import MaskIn, MaskOut, mask_id
@@ -106,6 +109,21 @@ def masked(
     raise not_ready(f"mask {mask} of {model!r}", asked[0])
 
 
+@router.get("/gap/{model}/difficulty/chart", tags=["analysis"])
+def chart_of_covariate(
+    model: _Name,
+    request: Request,
+    covariate: Annotated[str, Query(description="Its name, as in /gap/{model}/difficulty.")],
+    reference: _Split = None,
+    target: _Split = None,
+    format: Drawing = "json",  # noqa: A002
+) -> Response:
+    """Draw the accuracy of images that are alike in a covariate, on both splits."""
+    answer = part_answer(request, model, reference, target, "difficulty")
+    assert isinstance(answer, DifficultyOut)
+    return drawn(covariate_chart(answer, covariate), format)
+
+
 @router.get(
     "/gap/{model}/images/list",
     response_model=images.ImagesPageOut,
@@ -139,10 +157,7 @@ def list_images(
     found = explained(request, model, reference, target, images.NAME, wait=wait)
     if isinstance(found, Job):
         return accepted(found)
-    question = Question(request.app.state.analysis, model, reference, target)
-    rows = question.rows_of(images.NAME)
-    if rows is None:  # the data or the models changed meanwhile
-        raise NotReady(f"wanted the images of {model!r}, but the data changed. Ask again.")
+    question, rows = rows_of_images(request, model, reference, target)
     n, shown = images.page_of(rows, kind, where=where, order=order, page=page, per_page=per_page)
     answer = images.ImagesPageOut(
         model=question.card["model"],
@@ -155,6 +170,22 @@ def list_images(
         images=shown,
     )
     return Response(answer.model_dump_json(), media_type="application/json")
+
+
+def rows_of_images(
+    request: Request, model: str, reference: str | None, target: str | None
+) -> tuple[Question, pa.Table]:
+    """Return a question and its table of images, which was computed before.
+
+    Raises
+    ------
+    NotFound, NotATest, NotReady
+    """
+    question = Question(request.app.state.analysis, model, reference, target)
+    rows = question.rows_of(images.NAME)
+    if rows is None:  # the data or the models changed meanwhile
+        raise NotReady(f"wanted the images of {model!r}, but the data changed. Ask again.")
+    return question, rows
 
 
 def explained(

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from models.refining.recipes import RECIPES
-from service.api import Drawing, drawn
+from service.drawing import Drawing, drawn
 from service.hypotheses.charts import hypotheses_spec
 from service.hypotheses.registry import model_of
 from service.hypotheses.schemas import (
@@ -61,9 +61,13 @@ def recipes() -> list[RecipeOut]:
 
 
 @router.get("/hypotheses/chart", tags=["hypotheses"])
-def chart(request: Request, format: Drawing = "json") -> Response:  # noqa: A002
+def chart(
+    request: Request,
+    baseline: Annotated[str | None, Query(description="A model; default: all.")] = None,
+    format: Drawing = "json",  # noqa: A002
+) -> Response:
     """Draw the changes of the gap with their intervals around the band of no effect."""
-    return drawn(hypotheses_spec(_hypotheses(request).registry.all()), format)
+    return drawn(hypotheses_spec(_hypotheses(request).registry.all(baseline)), format)
 
 
 @router.post(

@@ -8,6 +8,7 @@ metadata; files about data that are no longer loaded are removed when a new one 
 
 import hashlib
 import json
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from etl.sidecar import replace_whole
@@ -32,6 +34,9 @@ from service.evaluations import SEED
 from service.terminal import Progress, part_of
 
 _FOLDER = "neighbours"
+_ONES_SHOWN = 5
+_ONES_KNOWN = 5000
+_QUICK = 1e8  # numbers of the train rows that are read in a fraction of a second
 _CHEAP = 1e12  # products of a search that takes seconds
 _FORMAT = 2  # raise it whenever a search finds otherwise
 _QUESTION = b"gapscope"
@@ -100,6 +105,106 @@ def to_train(
     return _neighbours(sample), [
         _train_neighbours(table, side) for table, side in zip(tables, sides, strict=True) if table
     ]
+
+
+@dataclass(frozen=True)
+class TrainImage:
+    """A train image that is near.
+
+    Attributes
+    ----------
+    similarity : cosine of standardised features
+    """
+
+    image_id: int
+    split: str
+    path: str
+    class_id: int
+    class_name: str
+    similarity: float
+
+
+class OneByOne:
+    """The train images nearest to single images; each is searched once while its data stay."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._known: dict[tuple[object, ...], list[TrainImage]] = {}
+        self._searching = threading.Lock()
+
+    def at_hand(self, backbone: str, image_id: int) -> bool:
+        """Whether the answer is known, or takes a fraction of a second."""
+        if self._key(backbone, image_id) in self._known:
+            return True
+        rows = self._database.splits_of(backbone)
+        n_train = sum(row["n_images"] for row in rows if row["role"] == "train")
+        return bool(n_train * len(self._database.feature_names(backbone)) <= _QUICK)
+
+    def is_kept(self, backbone: str, split: str) -> bool:
+        """Whether the search for all images of a split is kept: a second instead of a pass."""
+        return _Kept(self._database, backbone).has("train", (split,))
+
+    def nearest(self, backbone: str, split: str, path: str, image_id: int) -> list[TrainImage]:
+        """Return the five nearest, nearest first: from the kept search, else by a pass over train.
+
+        Fewer where there are fewer train rows; none where the image has no features.
+
+        Raises
+        ------
+        NotFound, models.errors.NoTrainRows
+        """
+        key = self._key(backbone, image_id)
+        with self._searching:  # a pass reads all train rows
+            if key not in self._known:
+                if len(self._known) >= _ONES_KNOWN:
+                    self._known.clear()
+                kept = self._of_kept(backbone, split, path)
+                self._known[key] = self._searched(backbone, image_id) if kept is None else kept
+            return self._known[key]
+
+    def _key(self, backbone: str, image_id: int) -> tuple[object, ...]:
+        return (*self._database.version, backbone, image_id)
+
+    def _of_kept(self, backbone: str, split: str, path: str) -> list[TrainImage] | None:
+        table = _Kept(self._database, backbone).read("train", (split,))
+        if table is None:
+            return None
+        row = pc.index(table["path"], path).as_py()
+        if row < 0:
+            return None
+        table = table.slice(row, 1)
+        found = self._images(backbone, _neighbours(table))
+        # rows are numbered as they were at the search, and splits may be loaded in another order
+        told = None if table["is_equal"][0].as_py() else table["train_path"][0].as_py()
+        return found if found and told in (None, found[0].path) else None
+
+    def _searched(self, backbone: str, image_id: int) -> list[TrainImage]:
+        vector = self._database.vector(backbone, image_id)
+        if vector is None:
+            return []
+        train, _ = self._database.train_rows(backbone)
+        found = nearest(
+            vector[None],
+            train.features,
+            mean=self._database.train_mean(backbone),
+            sd=self._database.train_sd(backbone),
+            k=_ONES_SHOWN,
+        )
+        return self._images(backbone, found)
+
+    def _images(self, backbone: str, found: Neighbours) -> list[TrainImage]:
+        """Images of the first few neighbours of one row."""
+        near = [
+            (place, 1 - distance)
+            for place, distance in zip(found.place[0].tolist(), found.distance[0], strict=True)
+            if place >= 0
+        ][:_ONES_SHOWN]
+        rows = self._database.train_images(backbone, [place for place, _ in near])
+        return [
+            TrainImage(**rows[place], similarity=float(similarity))
+            for place, similarity in near
+            if place in rows
+        ]
 
 
 def is_at_hand(database: Database, backbone: str | None, splits: Sequence[str]) -> bool:

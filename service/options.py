@@ -233,6 +233,21 @@ def add_audit_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_reproduce_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `reproduce`."""
+    parser.add_argument("report", type=Path, metavar="REPORT.json")
+    parser.add_argument(
+        "--results",
+        type=Path,
+        metavar="FOLDER",
+        help="take models and records from here, as a bundle has them, not from the data folder",
+    )
+    parser.add_argument(
+        "--retrain", action="store_true", help="train every head anew too, by its recipe and seed"
+    )
+    parser.add_argument("--json", action="store_true")
+
+
 def seconds(text: str) -> float:
     """Read a time budget: a second to a day."""
     try:
@@ -284,6 +299,12 @@ def add_report_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `report`."""
     parser.add_argument(
         "models", nargs="*", metavar="MODEL", help="the first is what the report is about"
+    )
+    parser.add_argument(
+        "--bundle",
+        type=Path,
+        metavar="FILE.zip",
+        help="pack report, recipe, heads and code into one file, of at most 200 MB",
     )
     parser.add_argument("-o", "--out", type=Path, default=Path("report.pdf"), metavar="FILE.pdf",
         help="default: report.pdf; .html and .json are written beside it")  # fmt: skip

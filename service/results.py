@@ -44,7 +44,7 @@ NATIVE = "native"  # weights that were given
 INTERPOLATED = "interpolated"  # between the weights of two others
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 _NEW = ".new-"
-_HEAD = "head.safetensors"
+HEAD_FILE = "head.safetensors"
 _WHAT = "gapscope"  # key of the description of a head in the metadata of its file
 
 
@@ -123,7 +123,7 @@ class Results:
                 f"wanted a model that was trained here, got {model!r}, of which only the "
                 "predictions were imported. Ask it where it was trained."
             )
-        file = self._file(model, _HEAD)
+        file = self._file(model, HEAD_FILE)
         try:
             with safe_open(file, "numpy") as stored:
                 what = json.loads((stored.metadata() or {}).get(_WHAT, '{"type": "linear"}'))
@@ -141,7 +141,7 @@ class Results:
         ------
         NotFound
         """
-        return _sha256(self._file(model, _HEAD))
+        return _sha256(self._file(model, HEAD_FILE))
 
     def check_name(self, model: str) -> None:
         """Refuse a name that cannot be a folder and an address.
@@ -220,8 +220,8 @@ class Results:
         """
         with self._new_folder(card) as fresh:
             arrays, what = pack(head)
-            save_file(arrays, fresh / _HEAD, {_WHAT: json.dumps(what)})
-            card["head_sha256"] = _sha256(fresh / _HEAD)
+            save_file(arrays, fresh / HEAD_FILE, {_WHAT: json.dumps(what)})
+            card["head_sha256"] = _sha256(fresh / HEAD_FILE)
             pq.write_table(train_rows, fresh / "train_rows.parquet")
             steps = [dataclasses.asdict(curve) for curve in curves]
             _write(fresh / "curves.json", json.dumps(steps, allow_nan=False).encode())
@@ -256,7 +256,7 @@ class Results:
     def _new_folder(self, card: dict[str, Any], *, replace: bool = False) -> Iterator[Path]:
         """Give a folder that becomes the model's, with its card, when the block ends well."""
         self.check_name(card["model"])
-        with self._held() as held:
+        with self.held() as held:
             fresh = held / "model"
             fresh.mkdir()
             yield fresh
@@ -273,7 +273,7 @@ class Results:
                 ) from error
 
     @contextmanager
-    def _held(self) -> Iterator[Path]:
+    def held(self) -> Iterator[Path]:
         """Give a folder to write in, which `sweep` leaves alone as long as this process lives."""
         self._data.mkdir(parents=True, exist_ok=True)
         while True:
@@ -347,7 +347,7 @@ class Results:
         self._replace(folder / "evaluation.json", lambda file: _write(file, text))
 
     def _replace(self, file: Path, write: Callable[[Path], object]) -> None:
-        with self._held() as held:
+        with self.held() as held:
             write(held / file.name)
             os.replace(held / file.name, file)  # noqa: PTH105 (the one word for it)
 

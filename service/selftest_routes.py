@@ -6,7 +6,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from service import selftest
-from service.api import Drawing, drawn
+from service.drawing import Drawing, drawn
 from service.errors import NotFound
 from service.gap.error_rates import SelfTestOut
 from service.gap.explaining import Question

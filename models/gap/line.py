@@ -115,9 +115,7 @@ class Line:
         x = float(axis.forward(reference))
         z = self.intercept + self.slope * x
         own = 0.0 if n_reference is None else self._own(reference, x, n_reference)
-        half = float(student.isf((1 - LEVEL) / 2, self.n - 2)) * float(
-            np.sqrt(self._model_variance(x) + own)
-        )
+        half = self._quantile * float(np.sqrt(self._model_variance(x) + own))
         low, middle, high = (float(axis.back(value)) for value in (z - half, z, z + half))
         return Estimate(
             middle,
@@ -129,6 +127,18 @@ class Line:
             {"models": self.n, "reference": n_reference},
             "fraction",
         )  # fmt: skip
+
+    def band(self, x: Float[np.ndarray, " k"]) -> Float[np.ndarray, "k 3"]:
+        """Where further models lie at some references: low, middle, high, all on the axis.
+
+        Parameters
+        ----------
+        x
+            Accuracies on the reference, on the axis.
+        """
+        middle = self.intercept + self.slope * x
+        half = self._quantile * np.sqrt(self._model_variance(x))
+        return np.column_stack([middle - half, middle, middle + half])
 
     def distance(
         self, reference: float, target: float, n_reference: int, n_target: int
@@ -182,7 +192,11 @@ class Line:
         stretch = self.slope / float(AXES[self.axis].slope(x))
         return stretch**2 * reference * (1 - reference) / n
 
-    def _model_variance(self, x: float) -> float:
+    @property
+    def _quantile(self) -> float:
+        return float(student.isf((1 - LEVEL) / 2, self.n - 2))
+
+    def _model_variance(self, x: Any) -> Any:
         return self.residual_sd**2 * (1 + 1 / self.n + (x - self.middle) ** 2 / self.spread)
 
     def _estimate(
@@ -190,7 +204,7 @@ class Line:
     ) -> Estimate:
         # Student's quantile stretches only the part that the models' scatter makes; taking it for
         # the whole errs on the wide side where the models are few
-        wide = float(student.isf((1 - LEVEL) / 2, self.n - 2)) if self.n < 100 else Z
+        wide = self._quantile if self.n < 100 else Z
         return Estimate(
             value,
             value - wide * se,

@@ -12,6 +12,7 @@ from models.gap.difference import newcombe
 from models.gap.geometry import hubness, top_similarity
 from models.gap.standardise import Covariate, Standardised, standardise
 from service import charts
+from service.errors import NotFound
 from service.gap.inputs import Inputs, Sides
 from service.gap.part import Part
 from service.schemas import Answer, EstimateOut, PartOut
@@ -479,6 +480,45 @@ def _curve_chart(answer: DifficultyOut) -> dict[str, Any]:
         is_sureness=True,
         y_format="%",
         tooltip=["n"],
+    )
+
+
+def covariate_chart(answer: DifficultyOut, covariate: str) -> dict[str, Any]:
+    """Accuracy on both splits of images that are alike in a covariate.
+
+    Raises
+    ------
+    NotFound
+    """
+    known = {one.name: one for one in (*answer.covariates, *answer.using_labels)}
+    if covariate not in known:
+        raise NotFound(
+            f"wanted a covariate of {answer.model!r} ({', '.join(known) or 'none'}), got "
+            f"{covariate!r}."
+        )
+    rows = [
+        {
+            "split": split,
+            "bin": one.name,
+            "accuracy": accuracy.estimate,
+            "low": accuracy.low,
+            "high": accuracy.high,
+            "n": n,
+        }
+        for one in known[covariate].bins
+        for split, side in ((answer.reference, "reference"), (answer.target, "target"))
+        for accuracy, n in [(getattr(one, f"accuracy_{side}"), getattr(one, f"n_{side}"))]
+        if accuracy.estimate is not None
+    ]
+    return charts.paired(
+        rows,
+        by="bin",
+        value="accuracy",
+        series="split",
+        domain=[answer.reference, answer.target],
+        title=f"Accuracy of images that are alike in {covariate}",
+        y_title=covariate,
+        x_title="accuracy (95 % interval)",
     )
 
 

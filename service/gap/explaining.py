@@ -92,6 +92,8 @@ class Question:
             return Lines(analysis.data).state()
         if kind == "hypotheses":
             return Register(analysis.data, "hypotheses").size
+        if kind == "image_ids":
+            return analysis.database.image_ids_state((self.reference, self.target))
         if kind == "neighbours":
             ends = (self.reference, self.target)
             return is_at_hand(analysis.database, self.card["backbone"], ends)

@@ -44,13 +44,15 @@ _NEEDS: dict[Kind, str] = {
 }
 _FIELDS = ("split", "path", "label", "class_name", "predicted", "predicted_name", "correct",
            "confidence", "margin", "nearest_similarity", "twin_similarity")  # fmt: skip
-_FIELDS_OF_PAIRS = ("path", "label", "class_name", "correct", "similarity")
-_NO_FEATURES = "only predictions of this model are here, no features and no scores"
+_FIELDS_OF_IMAGE = ("image_id", *_FIELDS[:9])
+_FIELDS_OF_PAIRS = ("image_id", "path", "label", "class_name", "correct", "similarity")
+NO_FEATURES = "only predictions of this model are here, no features and no scores"
 
 
 class NeighbourOut(Answer):
     """An image of the other split that is near by the cosine of standardised features."""
 
+    image_id: int | None = Field(description="As ImageOut's.")
     path: str
     label: int
     class_name: str
@@ -61,6 +63,10 @@ class NeighbourOut(Answer):
 class ImageOut(Answer):
     """One image and what the model said of it."""
 
+    image_id: int | None = Field(
+        description="Of the table `image`; another load may give others. Null where the image is "
+        "not in the database any more."
+    )
     split: str
     path: str
     label: int
@@ -95,6 +101,16 @@ class ImagesOut(PartOut):
 
     kinds: list[KindOut]
     fields: list[str] = Field(description="What `where` and `order` of the list may name.")
+
+
+class PositionOut(Answer):
+    """Where an image stands in a list."""
+
+    kind: Kind
+    n: int = Field(description="Images in the list.")
+    position: int = Field(description="From 1 on.")
+    previous: int | None = Field(description="image_id of the one before; null at the first.")
+    next: int | None = Field(description="image_id of the one after; null at the last.")
 
 
 class ImagesPageOut(Answer):
@@ -153,14 +169,52 @@ def page_of(
     ------
     BadFilter
     """
-    fields = _fields(table)
-    types = {name: of for name, (_, of) in fields.items()}
+    rows = _listed(table, kind, where, order)
+    return len(rows), _images(rows.slice((page - 1) * per_page, per_page))
+
+
+def image_of(table: pa.Table, image_id: int) -> ImageOut | None:
+    """Return one image of the table, None where it is not there."""
+    rows = table.filter(pc.equal(table["image_id"], image_id))
+    return _images(rows)[0] if len(rows) else None
+
+
+def position_of(
+    table: pa.Table, image_id: int, kind: Kind, *, where: str, order: str
+) -> PositionOut | None:
+    """Return where an image stands in a list (see `page_of`), None where it is not in it.
+
+    Raises
+    ------
+    BadFilter
+    """
+    ids = _listed(table, kind, where, order)["image_id"]
+    place = pc.index(ids, image_id).as_py()
+    if place < 0:
+        return None
+    return PositionOut(
+        kind=kind,
+        n=len(ids),
+        position=place + 1,
+        previous=ids[place - 1].as_py() if place else None,
+        next=ids[place + 1].as_py() if place + 1 < len(ids) else None,
+    )
+
+
+def field_types(table: pa.Table) -> dict[str, pa.DataType]:
+    """Return what conditions and orders may name, with the type of each."""
+    return {name: of for name, (_, of) in _fields(table).items()}
+
+
+def _listed(table: pa.Table, kind: Kind, where: str, order: str) -> pa.Table:
+    """Rows of a kind that meet the conditions, in order."""
+    fields, types = _fields(table), field_types(table)
     conditions = [replace(one, field=fields[one.field][0]) for one in parse(where, types)]
     rows = matching(_of_kind(table, kind), conditions)
     if order:
         name, way = parse_order(order, types)
         rows = _sorted(rows, fields[name][0], way)
-    return len(rows), _images(rows.slice((page - 1) * per_page, per_page))
+    return rows
 
 
 def _table(inputs: Inputs, progress: Progress) -> pa.Table:
@@ -169,6 +223,12 @@ def _table(inputs: Inputs, progress: Progress) -> pa.Table:
     sizes = [len(labels) for labels in inputs.labels.pair]
     labels, predicted = _both(inputs.labels), _both(inputs.predicted)
     columns: dict[str, Any] = {
+        "image_id": pa.concat_arrays(
+            [
+                inputs.database.image_ids(split, paths)
+                for split, paths in zip(inputs.splits.pair, inputs.paths.pair, strict=True)
+            ]
+        ),
         "split": np.repeat(np.array(inputs.splits.pair, object), sizes),
         "path": pa.concat_arrays([side.cast(pa.string()) for side in inputs.paths.pair]),
         "label": labels,
@@ -189,7 +249,7 @@ def _table(inputs: Inputs, progress: Progress) -> pa.Table:
     found = pa.table(columns)
     for prefix, near in zip(("nearest_", "twin_"), _neighbours(inputs, progress), strict=True):
         there = pa.array(near.place, mask=near.place < 0)
-        for name in ("path", "label", "class_name", "correct"):
+        for name in _FIELDS_OF_PAIRS[:-1]:
             found = found.append_column(prefix + name, found[name].take(there))
         found = found.append_column(prefix + "similarity", _numbers(near.similarity))
     for annotation in inputs.annotations:
@@ -252,7 +312,7 @@ def _why_not(table: pa.Table, kind: Kind) -> str | None:
         return None
     if kind == "confident_errors":
         return "the predictions came without a confidence"
-    return _NO_FEATURES
+    return NO_FEATURES
 
 
 def _of_kind(table: pa.Table, kind: Kind) -> pa.Table:
@@ -300,7 +360,7 @@ def _image(row: dict[str, Any]) -> ImageOut:
         return NeighbourOut(**{name: row[prefix + name] for name in _FIELDS_OF_PAIRS})
 
     return ImageOut(
-        **{name: row[name] for name in _FIELDS[:9]},
+        **{name: row[name] for name in _FIELDS_OF_IMAGE},
         nearest=neighbour("nearest_"),
         twin=neighbour("twin_"),
         annotations={
@@ -335,4 +395,6 @@ def _in_words(inputs: Inputs, kinds: list[KindOut]) -> list[str]:
     return said
 
 
-PART = Part(NAME, "the images behind the numbers, by kind", ImagesOut, compute)
+PART = Part(
+    NAME, "the images behind the numbers, by kind", ImagesOut, compute, reads=("image_ids",)
+)

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from models.gap.ledger import Term, ledger
 from service import charts
+from service.errors import NothingToDraw
 from service.evaluations import SEED
 from service.gap.groups import groups_of
 from service.gap.inputs import Inputs
@@ -121,6 +122,28 @@ def _in_words(terms: list[TermOut]) -> list[str]:
     return sentences
 
 
+def _waterfall(answer: LedgerOut) -> dict[str, Any]:
+    rows = [
+        {
+            "name": term.name,
+            "estimate": term.estimate,
+            "low": term.low,
+            "high": term.high,
+            "verdict": term.verdict,
+        }
+        for term in answer.terms
+    ]
+    if answer.gap.estimate is None:
+        raise NothingToDraw(f"wanted the gap of {answer.model!r}, but {answer.gap.reason}.")
+    return charts.waterfall(
+        rows,
+        total=answer.gap.estimate,
+        title=f"From no gap to {answer.gap.estimate * 100:.1f} points: what goes with what",
+        x_title="points of the gap (thin lines: 95 % interval of a term)",
+        tooltip=("verdict",),
+    )
+
+
 def _chart(answer: LedgerOut) -> dict[str, Any]:
     rows = [
         {
@@ -145,5 +168,5 @@ def _chart(answer: LedgerOut) -> dict[str, Any]:
 
 PART = Part(
     "ledger", "the gap as a sum of terms, each with its interval", LedgerOut, compute,
-    {"ledger": _chart},
+    {"ledger": _chart, "waterfall": _waterfall},
 )  # fmt: skip

@@ -29,6 +29,7 @@ from service.schemas import Answer, EstimateOut, PartOut
 from service.sentences import points
 from service.terminal import Progress
 
+_POINTS = 25  # of the line: its band is bent
 HERE, ALL = "models here", "all of them"
 _TICKS = (
     *(0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.88, 0.9, 0.91, 0.92),
@@ -89,10 +90,12 @@ class OnLineOut(Answer):
 
 
 class PointOut(Answer):
-    """A point of the main line."""
+    """A point of the main line, and where 95 of 100 further models are expected there."""
 
     reference_probit: float
     target_probit: float
+    low_probit: float
+    high_probit: float
 
 
 class LineOut(PartOut):
@@ -101,7 +104,7 @@ class LineOut(PartOut):
     accuracy: dict[str, EstimateOut] = Field(description="Of this model on each split.")
     fits: list[FitOut]
     models: list[OnLineOut] = Field(description="All models used, and last this one.")
-    ends: list[PointOut] = Field(description="Ends of the main line, for drawing.")
+    band: list[PointOut] = Field(description="The main line from end to end, for drawing.")
     reason: str | None = Field(description="Why there is no line.")
 
 
@@ -217,7 +220,7 @@ def compute(inputs: Inputs, progress: Progress) -> LineOut:
         },
         fits=fits,
         models=rows,
-        ends=[] if main is None else _ends(main.line, mine[0]),
+        band=[] if main is None else _band(main.line, mine[0]),
         reason=reason,
     )
 
@@ -267,11 +270,12 @@ def _on_line(rows: Rows, i: int, main: Baseline | None, *, is_this: bool = False
     )
 
 
-def _ends(line: Line, accuracy: float) -> list[PointOut]:
-    x = on_axis(np.array([min(line.least, accuracy), max(line.most, accuracy)]))
+def _band(line: Line, accuracy: float) -> list[PointOut]:
+    ends = on_axis(np.array([min(line.least, accuracy), max(line.most, accuracy)]))
+    x = np.linspace(float(ends[0]), float(ends[1]), _POINTS)
     return [
-        PointOut(reference_probit=at, target_probit=line.intercept + line.slope * at)
-        for at in x.tolist()
+        PointOut(reference_probit=at, target_probit=middle, low_probit=low, high_probit=high)
+        for at, (low, middle, high) in zip(x.tolist(), line.band(x).tolist(), strict=True)
     ]
 
 
@@ -345,13 +349,14 @@ def _chart(answer: LineOut) -> dict[str, Any]:
         x="reference_probit",
         y="target_probit",
         title=f"Accuracy on {answer.target} over accuracy on {answer.reference}, on probit axes; "
-        "dashed: the same on both",
+        "dashed: the same on both; band: where 95 of 100 further models are expected",
         x_title=f"accuracy on {answer.reference}",
         y_title=f"accuracy on {answer.target}",
         mark="is_this_model",
         marked="this model",
         ticks={float(on_axis(np.array([at]))[0]): f"{100 * at:g}%" for at in _TICKS},
-        ends=[point.model_dump() for point in answer.ends],
+        ends=[point.model_dump() for point in answer.band],
+        band=("low_probit", "high_probit"),
         diagonal=True,
         tooltip=["name", "source", "reference_accuracy", "target_accuracy"],
     )

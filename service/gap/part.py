@@ -9,7 +9,7 @@ from service.schemas import PartOut
 from service.terminal import Progress
 
 A = TypeVar("A", bound=PartOut)
-Reads = Literal["models", "lines", "neighbours", "hypotheses"]
+Reads = Literal["models", "lines", "neighbours", "hypotheses", "image_ids"]
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class Part(Generic[A]):
     charts : Vega-Lite specs made of an answer, by name; the one of the part's own name is shown
         first
     reads : what it reads beside the model itself, the data and what is attached to them: other
-        models and what they predict, stored lines, or nearest train rows where a search that
-        takes minutes found them. An answer is outdated when any of that changes, so that what is
-        not named here leaves it as it is
+        models and what they predict, stored lines, the numbers of the images in the database, or
+        nearest train rows where a search that takes minutes found them. An answer is outdated when
+        any of that changes, so that what is not named here leaves it as it is
     """
 
     name: str

@@ -11,7 +11,7 @@ one value.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,6 +83,56 @@ def parse(text: str, fields: Mapping[str, pa.DataType]) -> list[Condition]:
             break
         _, at = _take(_AND, text, at, "and, or the end")
     return found
+
+
+def written(conditions: Sequence[Condition]) -> str:
+    """Return conditions as a text that `parse` reads.
+
+    Examples
+    --------
+    >>> written([Condition("label", ">", 3.0), Condition("correct", "=", False)])
+    'label > 3 and correct = false'
+    """
+    return " and ".join(
+        f"{named(one.field)} {one.op} {quoted(shown(one.value))}" for one in conditions
+    )
+
+
+def named(field: str) -> str:
+    """Return a field as it stands in a condition.
+
+    Examples
+    --------
+    >>> named("margin"), named("odd name")
+    ('margin', '"odd name"')
+    """
+    bare = _FIELD.fullmatch(field)
+    return field if bare and bare.group(2) else '"' + field.replace('"', '""') + '"'
+
+
+def shown(value: str | float | bool) -> str:
+    """Return a value as a person types it.
+
+    Examples
+    --------
+    >>> shown(3.0), shown(True), shown("it's")
+    ('3', 'true', "it's")
+    """
+    if isinstance(value, bool):
+        return str(value).lower()
+    return repr(value).removesuffix(".0") if isinstance(value, float) else value
+
+
+def quoted(text: str) -> str:
+    """Return a value as it stands in a condition.
+
+    Examples
+    --------
+    >>> quoted("v2"), quoted("it's a")
+    ('v2', "'it''s a'")
+    """
+    bare = _VALUE.fullmatch(text)
+    return text if bare and bare.group(2) else "'" + text.replace("'", "''") + "'"
 
 
 def matching(table: pa.Table, conditions: list[Condition]) -> pa.Table:

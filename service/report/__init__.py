@@ -10,4 +10,8 @@ own_words    the authors' own paragraphs: Markdown by chapter
 html, pdf    a document as a page, and as a PDF made by Typst
 making       all of it in order, and the files that come of it
 kept         the reports of a data folder
+asking       the addresses that a report.json from anywhere may ask for
+afresh       a data folder in which nothing is computed yet
+reproducing  every number computed anew, and what differs
+bundle       report, recipe, heads and code as one zip
 """

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from service.analysis import Analysis, resources_of
 from service.errors import UnusedOption
+from service.report.bundle import write_bundle
 from service.report.kept import write_beside
 from service.report.making import make_report
 from service.report.own_words import read_texts
@@ -18,7 +19,7 @@ def run_report(arguments: argparse.Namespace, settings: Settings) -> list[Path]:
 
     Raises
     ------
-    UnusedOption, BadTitlePage, BadText, NotFound, NotATest
+    UnusedOption, BadTitlePage, BadText, NotFound, NotATest, BundleTooLarge
     """
     if not arguments.models:
         raise UnusedOption(
@@ -34,9 +35,13 @@ def run_report(arguments: argparse.Namespace, settings: Settings) -> list[Path]:
         else read_title_page(arguments.title_page)
     )
     text = {} if arguments.text is None else read_texts(arguments.text)
+    bundle = arguments.bundle
+    if bundle is not None and bundle.suffix.lower() != ".zip":
+        raise UnusedOption(f"wanted a file that ends in .zip, got {bundle}. Name one: --bundle.")
+    analysis = Analysis(settings.data, resources_of(settings))
     with progress_bar(f"report on {arguments.models[0]}") as progress:
         made = make_report(
-            Analysis(settings.data, resources_of(settings)),
+            analysis,
             arguments.models,
             reference=arguments.reference,
             target=arguments.target,
@@ -44,4 +49,8 @@ def run_report(arguments: argparse.Namespace, settings: Settings) -> list[Path]:
             text=text,
             progress=progress,
         )
-    return write_beside(made, pdf)
+    files = write_beside(made, pdf)
+    if bundle is not None:
+        write_bundle(bundle, analysis, made.files)
+        files.append(bundle)
+    return files

@@ -94,8 +94,6 @@ def test_every_request_body_has_an_example_that_runs(client, schema, toy_data):
         ("delete", "/jobs/none", None, 404, "not_found"),
         ("post", "/jobs/none/resume", None, 404, "not_found"),
         ("get", "/nowhere", None, 404, "http"),
-        ("get", "/static/none.js", None, 404, "not_found"),
-        ("get", "/?model=none", None, 404, "not_found"),
         ("put", "/train", None, 405, "http"),
         ("post", "/train", {"backbone": "none", "seed": 0}, 404, "not_found"),
         ("post", "/train", {"backbone": "toy"}, 422, "invalid_request"),

@@ -224,7 +224,7 @@ def test_a_job_that_does_not_listen_is_cancelled_within_two_seconds(tmp_path):
             after = jobs.submit({}, "quick")
             wait_until(lambda job=job: jobs.get(job.job).state == "running", 30)
             wait_until(lambda: list(tmp_path.glob(".new-*")), 5)
-            with mine._held() as held:  # as the command line writes a model meanwhile
+            with mine.held() as held:  # as the command line writes a model meanwhile
                 asked = time.monotonic()
                 assert jobs.cancel(job.job).state == "cancelling"
                 assert jobs.cancel(job.job).state == "cancelling"
@@ -242,7 +242,7 @@ def test_a_sweep_leaves_alone_what_is_being_written(tmp_path):
     results = Results(tmp_path)
     (tmp_path / ".new-left").mkdir()
     (tmp_path / ".new-file").write_text("of a version before this one")
-    with results._held() as held:
+    with results.held() as held:
         (held / "half").write_text("half")
         Results(tmp_path).sweep()
         assert list(tmp_path.iterdir()) == [held]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import BadFilter
-from service.gap.where import matching, parse, parse_order
+from service.gap.where import matching, parse, parse_order, written
 
 TABLE = pa.table(
     {
@@ -141,3 +141,20 @@ def test_orders(text, expected):
 def test_orders_that_are_none(text):
     with pytest.raises(BadFilter, match="wanted"):
         parse_order(text, FIELDS)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "split = v2 and label > 2",
+        "path = 'val/o''b.png'",
+        "path like '%100\\%%' and correct != true",
+        '"odd ""name""" > 1.5 and confidence <= 0.25',
+        "kind = and and kind != 'and x' and kind = ''",
+        "",
+    ],
+)
+def test_written_conditions_are_read_as_the_same(text):
+    found = parse(text, FIELDS)
+    assert parse(written(found), FIELDS) == found
+    assert written(parse(written(found), FIELDS)) == written(found)

@@ -1,0 +1,221 @@
+"""The pages: each route parses, calls one function of `service.pages`, answers HTML."""
+
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any
+from urllib.parse import quote, urlencode
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.routing import APIRoute
+
+from etl.errors import LoadRefused
+from models.errors import ModelError
+from service.errors import ServiceError, status_of
+from service.gap.image_detail import Listed
+from service.gap.images import Kind
+from service.gap_routes import ask_for
+from service.pages import (
+    classes,
+    data,
+    difficulty,
+    hypotheses,
+    images,
+    line,
+    overview,
+    part,
+    training,
+)
+from service.pages.frame import PAGES, Frame, Site
+from service.pages.images import Asked
+from service.pages.rendering import static_file
+
+
+class _Page(APIRoute):
+    """A route whose refusals are pages, too."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        answer = super().get_route_handler()
+
+        async def page(request: Request) -> Response:
+            try:
+                return await answer(request)
+            except (ServiceError, LoadRefused, ModelError) as error:
+                return _refused(request, str(error), status_of(error))
+            except RequestValidationError as error:
+                faults = [f"{fault['loc'][-1]}: {fault['msg']}" for fault in error.errors()[:5]]
+                return _refused(request, "; ".join(faults), 422)
+
+        return page
+
+
+router = APIRouter(route_class=_Page, include_in_schema=False, default_response_class=HTMLResponse)
+_Split = Annotated[str | None, Query()]
+
+
+def _site(request: Request) -> Site:
+    state = request.app.state
+    return Site(
+        state.analysis, state.jobs.all, state.looks, lambda question: ask_for(request, question)
+    )
+
+
+def _refused(request: Request, why: str, status: int) -> Response:
+    frame = Frame(_site(request), "refused")
+    return HTMLResponse(frame.render("refused.html", why=why), status_code=status)
+
+
+def _asked(
+    kind: Kind = "all",
+    where: str = "",
+    order: str = "",
+    page: Annotated[int, Query(ge=1, le=1_000_000)] = 1,
+) -> Asked:
+    return Asked(Listed(kind, where, order), page)
+
+
+@router.get("/")
+def first(request: Request, model: str | None = None) -> str:
+    """Show the gap of the model asked for, else of the first."""
+    site = _site(request)
+    return overview.overview(site, site.model_or_first(model), None, None)
+
+
+@router.get("/view")
+def choose(
+    model: str, page: str = "", reference: _Split = None, target: _Split = None
+) -> RedirectResponse:
+    """Lead to a page of a model: what the pickers above each page ask for."""
+    ends = {"reference": reference, "target": target}
+    named = urlencode({end: name for end, name in ends.items() if name is not None})
+    where = f"/view/{quote(model, safe='')}" + (f"/{page}" if page in PAGES and page else "")
+    return RedirectResponse(where + (f"?{named}" if named else ""), status_code=303)
+
+
+@router.get("/view/train")
+def train(request: Request) -> str:
+    """Show the form for a training, and the models that there are."""
+    return training.train(_site(request))
+
+
+@router.get("/view/data")
+def loaded(request: Request) -> str:
+    """Show what is loaded, and who looked at labels of test sets."""
+    return data.loaded(_site(request))
+
+
+@router.get("/view/{model}")
+def of_model(model: str, request: Request, reference: _Split = None, target: _Split = None) -> str:
+    """Show how big the gap is, what it is made of, what to try next."""
+    return overview.overview(_site(request), model, reference, target)
+
+
+@router.get("/view/{model}/classes")
+def all_classes(
+    model: str, request: Request, reference: _Split = None, target: _Split = None
+) -> str:
+    """Show the gap class by class."""
+    return classes.all_classes(Frame(_site(request), "classes", model, reference, target))
+
+
+@router.get("/view/{model}/classes/{class_id}")
+def one_class(
+    model: str,
+    class_id: int,
+    request: Request,
+    reference: _Split = None,
+    target: _Split = None,
+) -> str:
+    """Show one class: its numbers, confusions and images."""
+    frame = Frame(_site(request), "classes", model, reference, target)
+    return classes.one_class(frame, class_id)
+
+
+@router.get("/view/{model}/difficulty")
+def hard(
+    model: str,
+    request: Request,
+    covariate: str | None = None,
+    reference: _Split = None,
+    target: _Split = None,
+) -> str:
+    """Show what the gap has to do with how hard images are."""
+    frame = Frame(_site(request), "difficulty", model, reference, target)
+    return difficulty.difficulty(frame, covariate)
+
+
+@router.get("/view/{model}/line")
+def on_line(model: str, request: Request, reference: _Split = None, target: _Split = None) -> str:
+    """Show the model among others."""
+    return line.line(Frame(_site(request), "line", model, reference, target))
+
+
+@router.get("/view/{model}/hypotheses")
+def tried(model: str, request: Request, reference: _Split = None, target: _Split = None) -> str:
+    """Show the hypotheses about the model, and a form for another."""
+    return hypotheses.hypotheses(Frame(_site(request), "hypotheses", model, reference, target))
+
+
+@router.get("/view/{model}/training")
+def trained(model: str, request: Request, reference: _Split = None, target: _Split = None) -> str:
+    """Show how the model was trained: leaderboard and curves."""
+    return training.of_model(Frame(_site(request), "training", model, reference, target))
+
+
+@router.get("/view/{model}/images")
+def images_grid(
+    model: str,
+    request: Request,
+    asked: Annotated[Asked, Depends(_asked)],
+    reference: _Split = None,
+    target: _Split = None,
+) -> Response:
+    """Show the images behind the numbers as a grid."""
+    frame = Frame(_site(request), "images", model, reference, target)
+    found, status = images.grid(frame, asked)
+    return HTMLResponse(found, status)
+
+
+@router.get("/view/{model}/images/filtered")
+def filtered(
+    model: str, request: Request, form: Annotated[images.Filter, Depends()]
+) -> RedirectResponse:
+    """Lead to the grid that the form asks for: its address holds conditions, whoever made them."""
+    kept = ("reference", "target", "kind", "order")
+    query = {name: request.query_params.get(name, "") for name in kept} | {"where": form.where()}
+    named = urlencode({name: value for name, value in query.items() if value})
+    where = f"/view/{quote(model, safe='')}/images"
+    return RedirectResponse(where + (f"?{named}" if named else ""), status_code=303)
+
+
+@router.get("/view/{model}/images/{image_id}")
+def one_image(
+    model: str,
+    image_id: int,
+    request: Request,
+    asked: Annotated[Asked, Depends(_asked)],
+    reference: _Split = None,
+    target: _Split = None,
+    near: bool = False,
+) -> str:
+    """Show one image: the picture, the answer, what is near it."""
+    frame = Frame(_site(request), "images", model, reference, target)
+    return images.one(frame, image_id, asked, near=near)
+
+
+@router.get("/view/{model}/part/{name}")
+def one_part(
+    model: str,
+    name: str,
+    request: Request,
+    reference: _Split = None,
+    target: _Split = None,
+) -> str:
+    """Show a part of the answer that has no page of its own."""
+    return part.part(Frame(_site(request), "", model, reference, target), name)
+
+
+@router.get("/static/{file}")
+def static(file: str, request: Request) -> Response:
+    """Serve style and scripts; Vega comes from the installed package."""
+    return static_file(file, takes_gzip="gzip" in request.headers.get("accept-encoding", ""))
