@@ -574,6 +574,13 @@ def _images(material: Material) -> Iterator[Block]:
     kinds = images.value("/kinds")
     place = next((i for i, kind in enumerate(kinds) if kind["kind"] == "twins"), None)
     yield Heading(words("The images themselves"))
+    if place is not None and kinds[place]["reason"] is not None:
+        yield paragraph(
+            "No image can be set beside a similar one: ",
+            images.sentence(f"/kinds/{place}/reason"),
+            ".",
+        )
+        return
     shown = [] if place is None else kinds[place]["images"][:_PAIRS]
     yield paragraph(
         "Numbers say how much, images say what.",
