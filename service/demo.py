@@ -20,6 +20,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from etl import LoadReport, load
+from etl.images import link_images
 from models.backbones import features_of_images, open_lite0
 from service.analysis import Analysis
 from service.backbones import GREY, GREY_LITE0, grey_values
@@ -115,6 +116,7 @@ def run_demo(data: Path, n_threads: int | None = None) -> LoadReport:
         replace=True,
         n_threads=n_threads,
     )
+    link_images(data, [folder / "images"])
     analysis = Analysis(data)
     for backbone in (PIXELS, LITE0):
         for split, sha256 in analysis.database.digests(backbone).items():

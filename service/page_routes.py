@@ -24,6 +24,7 @@ from service.pages import (
     line,
     overview,
     part,
+    report,
     training,
 )
 from service.pages.frame import PAGES, Frame, Site
@@ -201,6 +202,12 @@ def one_image(
     """Show one image: the picture, the answer, what is near it."""
     frame = Frame(_site(request), "images", model, reference, target)
     return images.one(frame, image_id, asked, near=near)
+
+
+@router.get("/view/{model}/report")
+def reported(model: str, request: Request, reference: _Split = None, target: _Split = None) -> str:
+    """Show the reports that were made, and a form for another."""
+    return report.report(Frame(_site(request), "report", model, reference, target))
 
 
 @router.get("/view/{model}/part/{name}")

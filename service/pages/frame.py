@@ -36,6 +36,7 @@ PAGES = {
     "line": "Line",
     "hypotheses": "Hypotheses",
     "training": "Training",
+    "report": "Report",
 }
 
 
