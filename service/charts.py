@@ -977,6 +977,8 @@ def printed(chart: dict[str, Any], font: str) -> str:
 
 def _on_paper(layer: dict[str, Any]) -> dict[str, Any]:
     """Leave out what paper cannot show, and enlarge the type of marks."""
+    if "layer" in layer:
+        return layer | {"layer": [_on_paper(one) for one in layer["layer"]]}
     encoding = {k: v for k, v in layer.get("encoding", {}).items() if k != "tooltip"}
     mark = layer.get("mark")
     if isinstance(mark, dict) and "fontSize" in mark:

@@ -23,6 +23,7 @@ def plain(text: str) -> str:
     'ab cd'
     """
     spaced = text.replace("\t", " ").replace("\r\n", "\n").replace("\r", "\n")
+    spaced = spaced.replace(" %", "\u00a0%")  # never at the beginning of a line
     return "".join(
         c
         for c in spaced

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from etl.sidecar import replace_whole
 from service.errors import NotFound
@@ -34,6 +34,22 @@ _CARD = "card.json"
 
 class ReportIn(Request):
     """Make a report."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "models": ["pixels-logistic"],
+                    "title_page": {
+                        "course": "Big Data Analytics",
+                        "authors": [{"name": "Ada Example", "id": "1234567", "share": 100}],
+                    },
+                    "text": {"discovery": "We want to know why *new writers* are harder."},
+                }
+            ]
+        },
+    )
 
     models: list[ModelName] = Field(
         min_length=1, max_length=20, description="The first is what it is about."

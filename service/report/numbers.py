@@ -12,6 +12,7 @@ text and source cannot disagree, and so that whoever has the data can write it a
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,7 +21,11 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 FORMAT = 1
 VIEW = "view:"
-_VOLATILE = frozenset({"seconds_s"})  # how long it took is no result
+# when and where it was computed, and how long it took, are no results
+_VOLATILE = frozenset(
+    {"seconds_s", "mb_per_s", "created_at", "loaded_at", "mtime_ns", "file", "made_at"}
+)
+_HYPHEN = re.compile(r"(?<![^\s(\[])-(?=\d)")  # that stands for a minus
 _MINUS = "−"
 
 
@@ -152,7 +157,7 @@ def parsed_address(endpoint: str) -> tuple[str, dict[str, str]]:
 
 
 def canonical(content: Any) -> bytes:
-    """Write an answer so that equal answers are equal bytes; what it took to compute is left out.
+    """Write an answer so that equal answers are equal bytes, whenever and wherever computed.
 
     Examples
     --------
@@ -256,7 +261,7 @@ def _significant(value: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    return "unknown" if value is None else str(value)
+    return "unknown" if value is None else _HYPHEN.sub(_MINUS, str(value))
 
 
 FORMS: dict[str, Callable[[Any], str]] = {

@@ -58,7 +58,8 @@ _HEAD = """\
 #show figure: set block(above: 1.5em, below: 1.5em)
 #show figure.where(kind: table): set figure.caption(position: top)
 #show figure.where(kind: table): set align(left)
-#show figure.caption: it => block(width: 100%, align(left, text(size: 9.5pt, {
+#show figure.caption: it => block(width: 100%, sticky: it.kind == table, align(left,
+  text(size: 9.5pt, {
   set par(justify: false)
   strong[#it.supplement #context it.counter.display(it.numbering).]
   [ ]
@@ -146,7 +147,7 @@ def to_typst(report: Numbered, origins: Sequence[Origin]) -> str:
     if document.summary:
         out.append("#heading(numbering: none, outlined: false)[Summary]")
         out += [_block(block, report) for block in document.summary]
-    out.append("#v(1em)\n#outline(depth: 2, indent: auto)\n#pagebreak(weak: true)")
+    out.append("#pagebreak(weak: true)\n#outline(depth: 2, indent: auto)\n#pagebreak(weak: true)")
     for chapter in document.chapters:
         out += _chapter(chapter, report)
     if report.papers:

@@ -29,7 +29,8 @@ _SCALES = {
 def data(toy_data, tmp_path_factory):
     """A copy that may be written to."""
     copy = tmp_path_factory.mktemp("report") / "data"
-    shutil.copytree(toy_data, copy)
+    # what other tests left waiting is not for this one to do
+    shutil.copytree(toy_data, copy, ignore=shutil.ignore_patterns("jobs.sqlite*", "hypotheses.*"))
     return copy
 
 
@@ -79,12 +80,9 @@ def _answer(client, data, place):
     name, where = parsed_address(place)
     condition = " and ".join(f'"{column}" = ?' for column in where)
     (row,) = Analysis(data).database.rows(
-        f'select * exclude (loaded_at) from "{name.removeprefix("view:")}" where {condition}',
-        list(where.values()),
+        f'select * from "{name.removeprefix("view:")}" where {condition}', list(where.values())
     )
-    stamp = Analysis(data).database.rows("select split, loaded_at from load_report")
-    return row | {"loaded_at": next(s["loaded_at"] for s in stamp if s["split"] == row["split"])
-                  .isoformat()}  # fmt: skip
+    return row
 
 
 def test_each_answer_names_its_data_and_seed(listed, data):
@@ -139,7 +137,7 @@ def test_page_holds_all_that_it_needs_and_no_script(report):
     assert "<script" not in page
     assert not re.search(r"(src|href)=\"(?!#)", page)
     assert " style=" not in page
-    assert " on" not in " ".join(re.findall(r"<[a-z][^>]*>", page)).replace(" on ", " ")
+    assert not [tag for tag in re.findall(r"<[a-z][^>]*>", page) if re.search(r"\son\w+=", tag)]
     assert page.count("<svg") == page.count("<figure ")
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
 

@@ -36,8 +36,10 @@ from service.report.references import METHODS, OF_HEAD, PAPERS
 from service.report.title_page import EXAMPLE, TitlePage, read_title_page
 
 HOSTILE = [
-    '#import "@preview/x:1.0.0"', "$x$ and \\$", "*b* _e_ `raw` ~ -- ---", "<script>alert(1)</script>",
-    "@x <label> [a] {b} // c /* d */", "= heading\n- item\n+ item", '"quoted" \'single\' \\"', "\\\\u{1f}",
+    '#import "@preview/x:1.0.0"', "$x$ and \\$",
+    "*b* _e_ `raw` ~ -- ---", "<script>alert(1)</script>",
+    "@x <label> [a] {b} // c /* d */", "= heading\n- item\n+ item",
+    '"quoted" \'single\' \\"', "\\\\u{1f}",
     "\u200f\u202eright to left", "nul \x00 and \x1b[31m", "#(1+1);)]}", "]#panic()[", "&lt;b&gt;",
     "http://x.y/z?a=b&c=d#e", "{{ 7 * 7 }} {% raw %}",
 ]  # fmt: skip
@@ -100,7 +102,7 @@ def test_a_number_has_one_id_however_often_it_is_written():
     ids=["leads nowhere", "never referred to", "twice"],
 )
 def test_a_reference_that_does_not_fit_is_a_fault(blocks):
-    with pytest.raises(ValueError, match="called|referred"):
+    with pytest.raises(ValueError, match=r"called|referred"):
         numbered(document(*blocks))
 
 

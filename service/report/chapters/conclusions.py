@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from models.gap.hypotheses import HELPS_BOTH, HURTS, NARROWS, NO_EFFECT, UNDERPOWERED
-from models.gap.ledger import NOT_DISTINGUISHABLE
+from models.gap.ledger import NOT_DISTINGUISHABLE, SUPPORTED
 from service.report.chapters.results import verdict_in_words
 from service.report.document import Block, Chapter, Heading, Words, words
 from service.report.material import (
@@ -113,13 +113,25 @@ def _not_supported(material: Material) -> Iterator[Words]:
             " points, holds 0.",
         )
     for i, term in enumerate(ledger.value("/terms")[:-1]):
-        if term["verdict"] == NOT_DISTINGUISHABLE and term["estimate"] is not None:
+        # a term without any spread is 0 by definition: nobody would ask
+        if term["verdict"] == NOT_DISTINGUISHABLE and term["low"] != term["high"]:
             yield words(
                 f"That part of the gap goes with {TERMS.get(term['name'], term['name'])}: ",
                 ledger.number(f"/terms/{i}/estimate", "signed_points"),
                 " points",
                 interval(ledger, f"/terms/{i}", "signed_points"),
                 ".",
+            )
+    found = {one["name"] for one in gap.value("/findings") if one["part"] == "ledger"}
+    for i, term in enumerate(ledger.value("/terms")):
+        if term["verdict"] == SUPPORTED and term["name"] not in found:
+            yield words(
+                f"That part of the gap goes with {TERMS.get(term['name'], term['name'])}: ",
+                ledger.number(f"/terms/{i}/estimate", "signed_points"),
+                " points",
+                interval(ledger, f"/terms/{i}", "signed_points"),
+                " are told from 0 if this is the only term that is looked at, and not among all of "
+                "them.",
             )
     classes = material.part("classes").value("/classes")
     if not any(c["q_common_gap"] is not None and c["q_common_gap"] <= _Q for c in classes):

@@ -40,7 +40,7 @@ def _model(material: Material) -> Iterator[Block]:
     yield Heading(words("The model"))
     if backbone is None:
         yield paragraph(
-            f"{material.model} was trained elsewhere. Of what it learnt from, this is known: ",
+            f"{material.model} was trained elsewhere. What it learnt from: ",
             card.sentence("/imported/learnt_from"),
             ".",
         )
@@ -48,7 +48,7 @@ def _model(material: Material) -> Iterator[Block]:
     what = _HEADS.get(head, f"of the kind {head}")
     papers = OF_HEAD.get(head, ())
     yield paragraph(
-        f"The network {backbone} stays as it is; what is trained is the head, {what}",
+        f"The features of {backbone} stay as they are; what is trained is the head: {what}",
         *((" ", Cite(papers)) if papers else ()),
         ". A head over fixed features is small enough to be trained anew for every question, and "
         "simple enough to be asked which features it leans on. It reads ",
@@ -86,7 +86,16 @@ def _methods(material: Material) -> Iterator[Block]:
 
 def _is_used(material: Material, name: str) -> bool:
     """Whether a part has an answer, and not only a reason why it has none."""
-    return name == "gap" or material.part(name).content.get("reason") is None
+    if name == "gap":
+        return True
+    found = material.part(name).content
+    if name == "slices":
+        return found["clusters"] is not None or found["slices"] is not None
+    if name == "without_labels":
+        return any(one["predicted"]["estimate"] is not None for one in found["methods"])
+    if name == "difficulty":
+        return bool(found["covariates"])
+    return found.get("reason") is None
 
 
 def _beforehand(material: Material) -> Iterator[Block]:

@@ -12,7 +12,7 @@ from service.report.material import (
     paragraph,
     sentences,
 )
-from service.report.numbers import token
+from service.report.numbers import Number, token
 
 _FOUND = {True: "passed", False: "failed", None: "cannot be proved"}
 _SAME_MIX = 0.0005
@@ -50,7 +50,7 @@ def _loading(material: Material) -> Iterator[Block]:
             for split in (material.reference, material.target)
         ]
         yield paragraph(
-            "The predictions were matched to the images by their paths; ", Ref("load"), "."
+            "The predictions were matched to the images by their paths (", Ref("load"), ")."
         )
         titles = ("predictions", "matched", "fit several images")
     else:
@@ -124,18 +124,19 @@ def _audit(material: Material) -> Iterator[Block]:
             (
                 words(audit.sentence(f"/checks/{i}/proves")),
                 words(_FOUND[check["passed"]]),
-                words(audit.number(f"/checks/{i}/count", "count")),
+                words(audit.number(f"/checks/{i}/count", "count"))
+                if check["passed"] is not None
+                else (),
             )
             for i, check in enumerate(audit.value("/checks"))
         ),
     )  # fmt: skip
-    doubtful = [
-        audit.sentence(f"/checks/{i}/sentence")
-        for i, check in enumerate(audit.value("/checks"))
-        if check["passed"] is not True
-    ]
+    doubtful: dict[str, Number] = {}
+    for i, check in enumerate(audit.value("/checks")):
+        if check["passed"] is not True:  # several may be so for one reason
+            doubtful.setdefault(check["sentence"], audit.sentence(f"/checks/{i}/sentence"))
     if doubtful:
-        yield paragraph(in_a_row(doubtful))
+        yield paragraph(in_a_row(list(doubtful.values())))
 
 
 def _copies(material: Material) -> Iterator[Block]:

@@ -38,7 +38,7 @@ from service.report.material import (
     paragraph,
     sentences,
 )
-from service.report.numbers import Answer, token
+from service.report.numbers import Answer, Number, token
 
 _CLASSES_DRAWN = 20  # more do not fit on a page beside their caption
 _ROWS = 8
@@ -110,7 +110,7 @@ def _gap(material: Material) -> Iterator[Block]:
 def _compared(material: Material) -> Iterator[Block]:
     rows = []
     for model in material.models:
-        card, gap = material.answers.card(model), material.answers.gap(model)
+        card, (gap, place) = material.answers.card(model), _gap_of(material, model)
         retraining = [
             words(card.number(f"/gaps/retraining/{i}/difference/estimate", "signed_points"))
             for i, row in enumerate(card.value("/gaps/retraining"))
@@ -120,11 +120,11 @@ def _compared(material: Material) -> Iterator[Block]:
             (
                 words(model),
                 *(
-                    words(gap.number(f"/accuracy/{token(split)}/estimate", "percent"))
+                    words(_accuracy(material, model, split))
                     for split in (material.reference, material.target)
                 ),
-                words(gap.number("/gap/estimate", "signed_points")),
-                ends(gap, "/gap", "signed_points"),
+                words(gap.number(f"{place}/estimate", "signed_points")),
+                ends(gap, place, "signed_points"),
                 words(card.number("/gaps/memorisation/estimate", "signed_points")),
                 retraining[0] if retraining else words("none here"),
             )
@@ -155,14 +155,38 @@ def _compared(material: Material) -> Iterator[Block]:
     )
 
 
+def _gap_of(material: Material, model: str) -> tuple[Answer, str]:
+    """Return where a model's gap stands: its card, where that is about the same two sets.
+
+    The answer of /gap would name what is not computed yet of a model that is only compared.
+    """
+    card = material.answers.card(model)
+    mine = (card.value("/gaps/reference"), card.value("/gaps/target"))
+    if mine == (material.reference, material.target):
+        return card, "/gaps/replication"
+    return material.answers.gap(model), "/gap"
+
+
+def _accuracy(material: Material, model: str, split: str) -> Number:
+    view = material.answers.view("evaluation", model=model, split=split, metric="top1")
+    assert view is not None  # it was evaluated before anything is written
+    return view.number("/estimate", "percent")
+
+
 def _ledger(material: Material) -> Iterator[Block]:
     ledger = material.part("ledger")
     terms = ledger.value("/terms")
     yield Heading(words("What the gap goes with"))
-    yield paragraph(
+    how = (
         f"Images of {material.reference} were given weights that make them like those of "
         f"{material.target} in what is known of them. What the gap loses by that is what goes with "
-        "these properties; what is left is the rest. The terms sum to the gap (",
+        "these properties; what is left is the rest. "
+    )
+    if len(terms) == 2:  # the mix of classes and the rest
+        how = "Nothing but their classes is known by which images could be compared. "
+    yield paragraph(
+        how,
+        "The terms sum to the gap (",
         Ref("ledger"),
         ", ",
         Ref("terms"),
@@ -181,8 +205,11 @@ def _ledger(material: Material) -> Iterator[Block]:
     yield Table(
         "terms",
         words(
-            "The terms of the gap in points. Alone: with no other term beside it. Underpowered: "
-            "too few images to tell the term from 0 and from half of the gap."
+            "The terms of the gap in points. Alone: with no other term beside it. Supported: told "
+            "from 0 by itself; ",
+            Ref("conclusions"),
+            " says whether it is still, once all terms are looked at. Underpowered: too few images "
+            "to tell the term from 0 and from half of the gap.",
         ),
         (
             Column("term", wide=True),
@@ -256,6 +283,12 @@ def _overlap(material: Material) -> Iterator[Block]:
 def _difficulty(material: Material) -> Iterator[Block]:
     difficulty = material.part("difficulty")
     yield Heading(words("Difficulty and confidence"))
+    if not difficulty.value("/covariates"):
+        yield paragraph(
+            "How hard the images are cannot be told: the model came without its confidences, and "
+            "no annotation of both test sets is attached (gapscope annotate)."
+        )
+        return
     yield paragraph(
         "If the target simply has harder images, the gap should shrink among images that are alike "
         "in difficulty. ",
@@ -275,7 +308,8 @@ def _difficulty(material: Material) -> Iterator[Block]:
     if difficulty.value("/calibration/reliability") is None:
         return
     names = tuple(f"{one['name']}: " for one in difficulty.value("/covariates"))
-    others = [i for i, s in enumerate(difficulty.value("/summary")) if not s.startswith(names)]
+    said = (*names, "No covariate")  # by the paragraph above
+    others = [i for i, s in enumerate(difficulty.value("/summary")) if not s.startswith(said)]
     yield paragraph(
         "A model that knows how hard an image is would be right as often as it is sure (",
         Ref("reliability"),
@@ -540,6 +574,13 @@ def _images(material: Material) -> Iterator[Block]:
     kinds = images.value("/kinds")
     place = next((i for i, kind in enumerate(kinds) if kind["kind"] == "twins"), None)
     yield Heading(words("The images themselves"))
+    if place is not None and kinds[place]["reason"] is not None:
+        yield paragraph(
+            "No image can be set beside a similar one: ",
+            images.sentence(f"/kinds/{place}/reason"),
+            ".",
+        )
+        return
     shown = [] if place is None else kinds[place]["images"][:_PAIRS]
     yield paragraph(
         "Numbers say how much, images say what.",
@@ -583,11 +624,10 @@ def _labels(material: Material) -> Iterator[Block]:
         return  # said among what cannot be told
     yield Heading(words("Errors of the labels"))
     yield paragraph(
-        "An error may be the label's and not the model's. ",
-        in_a_row(sentences(labels, "/summary")),
-        " (",
+        "An error may be the label's and not the model's (",
         Ref("labels"),
-        ")",
+        "). ",
+        in_a_row(sentences(labels, "/summary")),
     )
     yield Figure(
         "labels",
@@ -606,11 +646,10 @@ def _others(material: Material) -> Iterator[Block]:
         return
     yield Heading(words("Other models"))
     yield paragraph(
-        "Models with the same accuracy on one test set tend to have the same on another. ",
-        in_a_row(sentences(line, "/summary")),
-        " (",
+        "Models with the same accuracy on one test set tend to have the same on another (",
         Ref("line"),
-        ")",
+        "). ",
+        in_a_row(sentences(line, "/summary")),
     )
     yield Figure(
         "line",
@@ -748,9 +787,11 @@ def _trust(material: Material) -> Iterator[Block]:
     yield Heading(words("How far to trust this"))
     yield paragraph(
         "The same methods were run on sets made of the reference alone, where there is nothing to "
-        "find, and on gaps that were planted there. ",
-        in_a_row(sentences(found, "/summary")),
+        "find, and on gaps that were planted there.",
     )
+    # the sentences about single explainers say what the figure shows
+    first, last = 1 + len(answer.explainers), len(found.value("/summary"))
+    yield from listed(sentences(found, "/summary", range(first, last)))
     if any(one.false_alarm.rate is not None for one in answer.explainers):
         yield paragraph(Ref("selftest"), " shows how often each method found what is not there.")
         yield Figure(
