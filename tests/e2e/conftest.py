@@ -31,8 +31,11 @@ class Tab:
             self.errors.append(f"{message.text} {message.location.get('url')}")
 
     def go(self, path: str) -> None:
-        """Open a path and wait until all its charts are drawn."""
+        """Open a path and wait until nothing of it is pending and all its charts are drawn."""
         self.page.goto(self.base + path)
+        self.page.wait_for_function(
+            "!document.querySelector('[data-pending]')", timeout=120_000
+        )
         self.draw()
 
     def draw(self) -> None:
