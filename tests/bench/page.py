@@ -39,7 +39,6 @@ def make(data: Path, share: float) -> None:
         load(data, [Path(name)])
     analysis = Analysis(data)
     analysis.train(model="m", backbone="wide", head="lda", params={"shrinkage": 0.1}, seed=0)
-    Question(analysis, "m", None, None).compute()
 
 
 def measure(page: Page, address: str) -> tuple[float, list[tuple[str, int]]]:
@@ -65,6 +64,7 @@ def main() -> None:
         data = arguments.data or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         if not (data / "gap.duckdb").exists():
             make(data, arguments.share)
+        Question(Analysis(data), "m", None, None).compute()
         client, _ = stack.enter_context(serving(data))
         playwright = stack.enter_context(sync_playwright())
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)

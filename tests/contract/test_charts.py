@@ -312,7 +312,7 @@ def test_the_page_says_what_a_job_does(tmp_path, toy_data):
             line = next(li for li in page.split("<li") if what in li)
             assert 'data-state="queued"' in line
             assert "Cancel" in line
-        assert [job["kind"] for job in client.get("/jobs").json()] == ["train", "explain"]
+        assert [job["kind"] for job in client.get("/jobs").json()][:2] == ["train", "explain"]
 
 
 def test_a_chart_computes_nothing(client):
