@@ -186,7 +186,8 @@ async def _refusal(request: Request, error: Exception) -> JSONResponse:
 async def _invalid(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     faults = [
-        f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}"
+        f"{'.'.join(str(part) for part in fault['loc'])}: "
+        + fault["msg"].removeprefix("Value error, ").rstrip(".")
         for fault in error.errors()[:5]
     ]
     malformed = any(fault["type"] == "json_invalid" for fault in error.errors())

@@ -529,7 +529,12 @@ def scatter(
         else alt.value(BLUE)
     )
     zero = alt.Scale(zero=False, nice=ticks is None, padding=15)
-    axes = [alt.Axis(format=kind) for kind in (x_format, y_format)]
+    # room for a point at 100 % is no accuracy of 102 %
+    most = "datum.value > 1 ? '' : datum.label"
+    axes = [
+        alt.Axis(format=kind, labelExpr=most if kind.endswith("%") else alt.Undefined)
+        for kind in (x_format, y_format)
+    ]
     if ticks is not None:
         words = json.dumps({round(1e4 * at): label for at, label in ticks.items()})
         label = f"{words}[toString(round(1e4 * datum.value))]"

@@ -493,8 +493,10 @@ def _of_trust(answer: ClassesOut) -> list[str]:
     chosen, other = halves.chosen.estimate, halves.other.estimate
     if chosen is not None and other is not None:
         sentences.append(
-            f"The {halves.n_worst} {'classes' if halves.n_worst > 1 else 'class'} with the largest "
-            f"raw gaps in one half of {answer.target} hold {chosen:.0%} of the gap there, and "
+            f"{'The class' if halves.n_worst == 1 else f'The {halves.n_worst} classes'} with the "
+            f"largest raw {'gap' if halves.n_worst == 1 else 'gaps'} in one half of "
+            f"{answer.target} {'holds' if halves.n_worst == 1 else 'hold'} {chosen:.0%} of the gap "
+            "there, and "
             f"{other:.0%} in the other half (mean of random halves): what is missing was chance."
         )
     if answer.half_image is not None and abs(answer.half_image) >= _PULL_TOLD:

@@ -119,8 +119,9 @@ def compute(inputs: Inputs, progress: Progress) -> DifficultyOut:
     circular: list[Covariate] = []
     if len(others) < agreeing.FEWEST:
         left_out.append(
-            f"{AGREEMENT}: {len(others)} other models have predicted all images of both splits, "
-            f"and {agreeing.FEWEST} are wanted; near twins do not count"
+            f"{AGREEMENT}: of other models that have predicted all images of both splits there "
+            f"are {len(others)}, and {agreeing.FEWEST} are wanted; models that answer nearly as "
+            "this one are not counted"
         )
     else:
         found.append((_agreement(AGREEMENT, inputs.predicted, others), "other models", False))

@@ -53,6 +53,7 @@ _HEAD = """\
 #show heading.where(level: 1): set block(above: 2.2em, below: 1.1em, sticky: true)
 #show heading.where(level: 2): set block(above: 1.8em, below: 0.9em, sticky: true)
 #show raw: set text(font: MONO, size: 8.5pt)
+#show heading.where(level: 1): it => { place.flush(); it }
 #set figure(gap: 0.9em)
 #set place(clearance: 2em)
 #show figure: set block(above: 1.5em, below: 1.5em)

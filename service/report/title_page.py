@@ -138,7 +138,7 @@ def _in_words(error: ValidationError, name: str) -> str:
     said = []
     for fault in error.errors(include_url=False)[:5]:
         place = ".".join(str(step) for step in fault["loc"])
-        message = fault["msg"].removeprefix("Value error, ")
+        message = fault["msg"].removeprefix("Value error, ").rstrip(".")
         got = fault.get("input")
         shown = f", got {str(got)[:80]!r}" if isinstance(got, str | int | float) else ""
         said.append(f"{place}: {message}{shown}")

@@ -39,10 +39,25 @@ export async function specOf(address) {
   return found;
 }
 
+// A title of the axis below is broken where it is longer than the chart is wide: else it is cut.
+function broken(spec, width) {
+  const most = Math.floor((width - 90) / 6);
+  const lines = (title) => title.split(" ").reduce((made, word) => {
+    const last = made.at(-1);
+    if (last !== undefined && `${last} ${word}`.length <= most) made[made.length - 1] = `${last} ${word}`;
+    else made.push(word);
+    return made;
+  }, []);
+  return JSON.parse(JSON.stringify(spec), (name, node) => {
+    if (name !== "x" || typeof node?.title !== "string" || node.title.length <= most) return node;
+    return { ...node, title: lines(node.title) };
+  });
+}
+
 export async function draw(place, spec, signals = {}) {
   // the page's width, not the spec's: usable on a telephone
   const width = Math.min((spec.width ?? 560) + 320, place.clientWidth - 12);
-  const fitted = { ...inColours(spec), width, autosize: { type: "fit-x", contains: "padding" }, title: undefined };
+  const fitted = { ...broken(inColours(spec), width), width, autosize: { type: "fit-x", contains: "padding" }, title: undefined };
   const made = await embed(place, fitted);
   place.setAttribute("aria-label", `Chart: ${spec.description ?? ""}`);
   drawn.set(place, spec);

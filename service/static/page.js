@@ -1,6 +1,30 @@
 // Follows the jobs that are under way, submits the pickers, sorts and searches tables, sends forms.
 document.documentElement.classList.add("js");
 
+// on a narrow screen the page that is open may lie outside the row of pages
+const here = document.querySelector(".top nav [aria-current]");
+if (here) {
+  const row = here.closest("ul");
+  row.scrollLeft = here.offsetLeft - row.offsetLeft - (row.clientWidth - here.clientWidth) / 2;
+}
+
+// what is half written in a form survives a load of the page, until it is sent
+const nameOf = (form) => `draft ${location.pathname} ${form.dataset.posts ?? form.id}`;
+const isWritten = (field) => field.name && field.type !== "hidden";
+export const forget = (form) => sessionStorage.removeItem(nameOf(form));
+for (const form of document.querySelectorAll("form.wide")) {
+  const fields = [...form.elements].filter(isWritten);
+  const kept = JSON.parse(sessionStorage.getItem(nameOf(form)) ?? "[]");
+  for (const [name, value, checked] of kept) {
+    const field = fields.find((one) => one.name === name && (one.type !== "checkbox" || one.value === value));
+    if (!field || (field.options && ![...field.options].some((option) => option.value === value))) continue;
+    if (field.type === "checkbox") field.checked = checked;
+    else field.value = value;
+    if (value && field.closest("details")) field.closest("details").open = true;
+  }
+  form.addEventListener("input", () => sessionStorage.setItem(nameOf(form), JSON.stringify(fields.map((field) => [field.name, field.value, field.checked]))));
+}
+
 // pickers submit themselves
 document.querySelectorAll("[data-submits]").forEach((form) => form.addEventListener("change", () => form.requestSubmit()));
 
@@ -13,9 +37,25 @@ function showJob(job) {
   if (!line) return;
   line.querySelector("progress").value = job.progress;
   line.querySelector(".state").textContent = job.state;
-  line.querySelector(".message").textContent = job.error ?? job.message;
+  line.querySelector(".message").textContent = job.error ?? (job.message === job.state ? "" : job.message);
   if (line.dataset.state !== job.state && !OPEN.includes(job.state)) line.querySelector("[data-cancel]")?.remove();
   line.dataset.state = job.state;
+}
+
+function offer() {
+  const link = document.createElement("a");
+  link.href = location.href;
+  link.textContent = "Show what is new";
+  link.addEventListener("click", (event) => {
+    event.preventDefault();
+    location.reload();
+  });
+  const said = document.createElement("p");
+  said.className = "notice";
+  said.setAttribute("role", "status");
+  said.append("Done. ", link);
+  const form = document.activeElement.closest("form");
+  form.after(said);
 }
 
 function follow() {
@@ -23,7 +63,9 @@ function follow() {
   stream.addEventListener("jobs", (event) => JSON.parse(event.data).forEach(showJob));
   stream.addEventListener("idle", () => {
     stream.close();
-    location.reload();
+    // whoever writes is not interrupted
+    if (document.activeElement?.closest("form.wide, form[data-inert]")) offer();
+    else location.reload();
   });
 }
 const isOpen = [...document.querySelectorAll("[data-job]")].some((line) => OPEN.includes(line.dataset.state));
@@ -127,6 +169,7 @@ document.addEventListener("submit", async (event) => {
   button.disabled = true;
   try {
     await send(form.dataset.posts, valuesOf(form));
+    forget(form);
     location.assign(form.dataset.then ?? location.href);
     if (form.dataset.then === undefined) location.reload();
   } catch (error) {

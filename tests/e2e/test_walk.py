@@ -108,6 +108,21 @@ def test_a_job_is_cancelled_on_the_page(site, open_tab):
     assert is_clean(tab, site)
 
 
+def test_what_is_half_written_outlives_a_job_that_ends(site, open_tab):
+    """Nobody is interrupted, and a page that is loaded again has what was written."""
+    tab = open_tab(base_of(site))
+    page = tab.page
+    site.post("/train", json={"backbone": "pixels", "head": "lda", "name": "meanwhile"})
+    page.goto(base_of(site) + f"/view/{MODEL}/report")
+    page.get_by_label("Title", exact=True).fill("Half a title")
+    page.get_by_label("Authors").fill("Ada Example; 1; 100")
+    page.get_by_role("link", name="Show what is new").click(timeout=120_000)
+    page.get_by_role("link", name="Show what is new").wait_for(state="hidden")
+    assert page.get_by_label("Title", exact=True).input_value() == "Half a title"
+    assert page.get_by_label("Authors").input_value() == "Ada Example; 1; 100"
+    assert is_clean(tab, site)
+
+
 def test_charts_are_saved_as_svg_png_csv_and_spec(site, open_tab, tmp_path):
     tab = open_tab(base_of(site))
     tab.go(f"/view/{MODEL}/classes")
