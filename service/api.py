@@ -21,6 +21,7 @@ from service.arrow_predictions import ARROW
 from service.drawing import Drawing, drawn
 from service.errors import NotFound
 from service.gap import PARTS
+from service.gap.explaining import Question
 from service.gap.findings import ExplainedGapOut
 from service.gap_routes import part_answer, with_parts
 from service.job_events import events
@@ -292,7 +293,8 @@ def gap(
     ] = True,
 ) -> ExplainedGapOut:
     """Explain why a model scores lower on the target than on the reference."""
-    answer = with_parts(request, _analysis(request).gap(model, reference, target), wait=wait)
+    question = Question(_analysis(request), model, reference, target)
+    answer = with_parts(request, question.gap(), wait=wait)
     if top is None or answer.features is None:
         return answer
     return answer.model_copy(update={"features": answer.features[:top]})
@@ -315,7 +317,7 @@ def chart(
         )
     part = next((part for part in PARTS.values() if name in part.charts), None)
     if part is None:
-        spec = charts.spec(_analysis(request).gap(model, reference, target), name)
+        spec = charts.spec(Question(_analysis(request), model, reference, target).gap(), name)
     else:
         spec = part.charts[name](part_answer(request, model, reference, target, part.name))
     return drawn(spec, format)

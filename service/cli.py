@@ -419,8 +419,8 @@ def _gap(arguments: argparse.Namespace, settings: "Settings") -> None:
     analysis = Analysis(settings.data)
     asked = (arguments.model, arguments.reference, arguments.target)
     with progress_bar(arguments.model) as progress:
-        plain = analysis.gap(*asked, progress=part_of(progress, 0.0, 0.2))
         question = Question(analysis, *asked)
+        plain = question.gap(part_of(progress, 0.0, 0.2))
         question.compute(skip=SLOW, progress=part_of(progress, 0.2, 1.0))
     answer = explained_gap(plain, question, question.self_test())
     if arguments.json:

@@ -69,7 +69,11 @@ _End = Annotated[float | None, Query(allow_inf_nan=False), BeforeValidator(_give
 def _site(request: Request) -> Site:
     state = request.app.state
     return Site(
-        state.analysis, state.jobs.all, state.looks, lambda question: ask_for(request, question)
+        state.analysis,
+        state.jobs.all,
+        state.looks,
+        lambda question: ask_for(request, question),
+        works=state.explainer is not None,
     )
 
 

@@ -18,12 +18,13 @@ from service.importing import splits_imported
 from service.lines import Lines
 from service.neighbours import is_at_hand
 from service.register import Register
-from service.schemas import PartOut
+from service.schemas import GapOut, PartOut
 from service.terminal import Progress, part_of
 
 if TYPE_CHECKING:
     from service.analysis import Analysis
 
+_GAP = "gap"
 _MASK = "mask-"
 SUGGESTIONS = "suggestions"
 # what else is kept beside the parts, and what it reads beside the data
@@ -134,6 +135,30 @@ class Question:
         found = self.stored(part)
         return None if found is None else PARTS[part].answer.model_validate_json(found)
 
+    def kept_gap(self) -> GapOut | None:
+        """Return the gap itself where it was computed in this state of the data, else None."""
+        if self.card["backbone"] is None:  # of predictions alone: quick, and held against the data
+            return self.gap()
+        found = self._store.read(self.card["model"], self.key(_GAP), _GAP)
+        return None if found is None else GapOut.model_validate_json(found)
+
+    def gap(self, progress: Progress = lambda _share, _message: None) -> GapOut:
+        """Return the gap itself, computed and kept where it is not yet.
+
+        Raises
+        ------
+        NotFound, NotATest, DataChanged
+        """
+        model, ends = self.card["model"], (self.reference, self.target)
+        if self.card["backbone"] is None:
+            return self._analysis.gap(model, *ends, progress=progress)
+        found = self.kept_gap()
+        if found is None:
+            found = self._analysis.gap(model, *ends, progress=progress)
+            answer = found.model_dump_json().encode()
+            self._store.write(model, self.key(_GAP), _GAP, answer)
+        return found
+
     def compute(
         self,
         first: str | None = None,
@@ -143,17 +168,19 @@ class Question:
         progress: Progress = lambda _share, _message: None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """Compute and keep every part that is not there yet, `first` before all others.
+        """Compute and keep the gap and every part that is not there yet, `first` before all others.
 
         Raises
         ------
         NotFound, NotATest, DataChanged, models.errors.ModelError
         """
+        if only is None:
+            self.gap(part_of(progress, 0.0, 0.05))
         names = [only] if only is not None else sorted(PARTS, key=lambda name: name != first)
         wanted = [name for name in names if name not in skip and self.stored(name) is None]
         if not wanted:
             return
-        inputs = self.inputs(part_of(progress, 0.0, 0.1))
+        inputs = self.inputs(part_of(progress, 0.05, 0.1))
         for i, name in enumerate(wanted):
             steps = (0.1 + 0.9 * i / len(wanted), 0.1 + 0.9 * (i + 1) / len(wanted))
             began = now()
@@ -227,7 +254,7 @@ class Question:
     def inputs(self, progress: Progress) -> Inputs:
         """Score what is not scored, sweep what is outdated, and lay out what explainers read."""
         analysis, model = self._analysis, self.card["model"]
-        present = {self.key(name) for name in (*PARTS, *_FURTHER, _MASK)}
+        present = {self.key(name) for name in (*PARTS, *_FURTHER, _GAP, _MASK)}
         analysis.evaluate(model, progress=progress)
         self._store.sweep(model, present | self._of_other_pairs())
         return Inputs(analysis.database, analysis.results, self.card, self.reference, self.target)

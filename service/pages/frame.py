@@ -47,13 +47,15 @@ class Site:
     Attributes
     ----------
     jobs : gives the jobs, newest first
-    ask : has the parts of a question computed meanwhile
+    ask : has gap and parts of a question computed meanwhile
+    works : whether somebody is there to do it
     """
 
     analysis: Analysis
     jobs: Callable[[], list[Job]]
     looks: Looks
     ask: Callable[[Question], None]
+    works: bool
 
     def model_or_first(self, model: str | None) -> str | None:
         """Return the model asked for, else the first one trained; None where there is none."""

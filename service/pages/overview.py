@@ -44,7 +44,11 @@ def overview(site: Site, model: str | None, reference: str | None, target: str |
     if frame.question is None:
         return frame.render("welcome.html")
     question = frame.question
-    plain = site.analysis.gap(question.card["model"], question.reference, question.target)
+    # what takes longer than a page may is left to a job, where one can be
+    plain = question.kept_gap() if site.works else question.gap()
+    if plain is None:
+        frame.ask()
+        return frame.render("pending.html", gaps=site.analysis.gaps(question.card["model"]))
     answer = explained_gap(plain, question, question.self_test())
     if answer.pending:
         frame.ask()

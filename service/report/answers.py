@@ -194,8 +194,7 @@ class Answers:
 
     def _explained(self, model: str) -> Any:
         question = self._question(model)
-        plain = self._analysis.gap(model, self.reference, self.target)
-        return explained_gap(plain, question, question.self_test())
+        return explained_gap(question.gap(), question, question.self_test())
 
     def _card(self, model: str) -> Any:
         card = self._analysis.results.card(model)

@@ -76,9 +76,8 @@ def make_report(
     others = tuple(dict.fromkeys(models[1:]))
     for i, other in enumerate(others):
         steps = (0.05 * i / len(others), 0.05 * (i + 1) / len(others))
-        analysis.gap(other, *ends, progress=part_of(progress, *steps, prefix=f"{other}: "))
-    analysis.gap(models[0], *ends, progress=part_of(progress, 0.05, 0.15))
-    Question(analysis, models[0], *ends).compute(progress=part_of(progress, 0.15, 0.7))
+        Question(analysis, other, *ends).gap(part_of(progress, *steps, prefix=f"{other}: "))
+    Question(analysis, models[0], *ends).compute(progress=part_of(progress, 0.05, 0.7))
     analysis.audit(models[0], progress=part_of(progress, 0.7, 0.8))
     progress(0.8, "writing the chapters")
     material = Material(

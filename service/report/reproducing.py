@@ -299,9 +299,7 @@ def _compute(
         if ask.part is not None:
             question.compute(only=ask.part, progress=part_of(progress, 0.5, 1.0))
             return
-        ends = question.reference, question.target
-        fresh.gap(ask.model, *ends, progress=part_of(progress, 0.5, 0.6))
-        question.compute(skip=SLOW, progress=part_of(progress, 0.6, 1.0))
+        question.compute(skip=SLOW, progress=part_of(progress, 0.5, 1.0))
     except (ServiceError, LoadRefused, ModelError):
         return
 

@@ -33,9 +33,7 @@ class Tab:
     def go(self, path: str) -> None:
         """Open a path and wait until nothing of it is pending and all its charts are drawn."""
         self.page.goto(self.base + path)
-        self.page.wait_for_function(
-            "!document.querySelector('[data-pending]')", timeout=120_000
-        )
+        self.page.wait_for_function("!document.querySelector('[data-pending]')", timeout=120_000)
         self.draw()
 
     def draw(self) -> None:
