@@ -578,11 +578,12 @@ def scatter(
             )
             points = grey.encode(x=f"{x}:Q", y=f"{band[0]}:Q", y2=f"{band[1]}:Q") + points
         points = points + line if places is ends else line + points
-    points = points + (
-        alt.Chart(alt.InlineData(values=names))
-        .mark_text(dy=-11, fontSize=10, limit=160)
-        .encode(x=f"{x}:Q", y=f"{y}:Q", text="name:N")
-    )
+    if names:  # a layer of nothing has no extent, of which Vega warns
+        points = points + (
+            alt.Chart(alt.InlineData(values=names))
+            .mark_text(dy=-11, fontSize=10, limit=160)
+            .encode(x=f"{x}:Q", y=f"{y}:Q", text="name:N")
+        )
     return _spec(_titled(points, title, height=360))
 
 
