@@ -578,7 +578,7 @@ def scatter(
             )
             points = grey.encode(x=f"{x}:Q", y=f"{band[0]}:Q", y2=f"{band[1]}:Q") + points
         points = points + line if places is ends else line + points
-    if names:  # a layer without rows makes the browser warn
+    if names:  # a layer of nothing has no extent, of which Vega warns
         points = points + (
             alt.Chart(alt.InlineData(values=names))
             .mark_text(dy=-11, fontSize=10, limit=160)

@@ -85,7 +85,9 @@ def points(low: float, high: float) -> str:
     """Say an interval of fractions in points."""
     # an end that excludes 0 must not be rounded to it
     digits = 2 if any(end and not round(end * 100, 1) for end in (low, high)) else 1
-    return f"{low * 100:.{digits}f} to {high * 100:.{digits}f}"
+    # and a zero has no sign
+    text = [f"{end * 100:.{digits}f}" for end in (low, high)]
+    return " to ".join(t if float(t) else t.lstrip("-") for t in text)
 
 
 def _of_classes(classes: list[ClassGap], names: Mapping[int, str]) -> list[str]:

@@ -424,6 +424,12 @@ class _Judge:
         known = sum(term.estimate.estimate or 0.0 for term in terms)
         exact = (self._gap.estimate or 0.0) - known
         shifted = replace(found, estimate=exact)
+        if found.low == found.high:
+            # images that are all right, or all wrong, are drawn again so: that shows no certainty
+            gap, how = self._gap, "Newcombe's interval of the gap: no replicate differs"
+            if gap.estimate is not None and gap.low is not None and gap.high is not None:
+                low, high = exact + gap.low - gap.estimate, exact + gap.high - gap.estimate
+                shifted = replace(shifted, low=low, high=high, method=how)
         return self._line(
             REST, shifted, None, None, None, "the gap minus all other terms",
             "what none of the groups shows: label noise, another meaning of a class, difficulty "

@@ -220,8 +220,8 @@ def _in_words(found: DistributionOut) -> list[str]:
     said = []
     if reference and target and reference.median is not None and target.median is not None:
         said.append(
-            f"{name}: half of the images of {reference.split} lie below {reference.median:.3g}, "
-            f"half of those of {target.split} below {target.median:.3g}."
+            f"{name}: its median is {reference.median:.3g} on {reference.split}, "
+            f"{target.median:.3g} on {target.split}."
         )
     row = found.feature
     if row is None:
@@ -229,7 +229,7 @@ def _in_words(found: DistributionOut) -> list[str]:
     else:
         said.append(
             f"The distributions of both splits are at most {row.ks:.0%} of the images apart "
-            "(Kolmogorov-Smirnov distance)."
+            "(Kolmogorov-Smirnov distance; above 0 by chance alone)."
         )
         shift = row.mean_difference_within_classes
         if shift.estimate is not None and shift.low is not None and shift.high is not None:

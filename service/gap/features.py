@@ -455,13 +455,15 @@ def _in_words(
         if margin is None or margin.difference.estimate is None:
             continue
         size = margin.difference.estimate
+        ends = [margin.difference.low or 0.0, margin.difference.high or 0.0]
+        low, high = sorted(ends if size >= 0 else [-end for end in ends])
         clear = [row for row in rows if _is_clear(getattr(row, field).p_value)]
         clear.sort(key=lambda row: -abs(getattr(row, field).estimate or 0.0))
         sentences.append(
             f"{words} {abs(size):.2f} scores {'less' if size >= 0 else 'more'} on {target} than on "
-            f"{reference} (95 % interval of the difference {margin.difference.low:.2f} to "
-            f"{margin.difference.high:.2f}); {len(clear)} features have a part in it that is told "
-            f"from 0{_names(clear, 'largest')}."
+            f"{reference} (95 % interval {low:.2f} to {high:.2f}); {len(clear)} "
+            + ("feature has" if len(clear) == 1 else "features have")
+            + f" a part in it that is told from 0{_names(clear, 'largest')}."
         )
     for sign, where in ((1, target), (-1, reference)):
         worse = [

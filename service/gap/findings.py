@@ -68,6 +68,15 @@ class Answered(Protocol):
         """Return one part where it was computed, else None."""
 
 
+class _Interval(Protocol):
+    @property
+    def estimate(self) -> float | None: ...
+    @property
+    def low(self) -> float | None: ...
+    @property
+    def high(self) -> float | None: ...
+
+
 def explained_gap(
     answer: GapOut, question: Answered, self_test: SelfTestOut | None = None
 ) -> ExplainedGapOut:
@@ -122,9 +131,12 @@ def unknown_of(parts: Mapping[str, PartOut]) -> list[str]:
     ledger = parts.get("ledger")
     if isinstance(ledger, LedgerOut):
         rest = ledger.terms[-1]
+        span = f"{_signed(rest.estimate)} points{_span(rest.low, rest.high)}"
         said.append(
-            f"What the rest of {_signed(rest.estimate)} points is made of: label noise, classes "
-            "that mean something else, or difficulty that nothing here shows."
+            ("What the rest, " if _is_told(rest) else "Whether there is a rest at all, and what ")
+            + (f"{span}, is made of" if _is_told(rest) else f"it is made of ({span})")
+            + ": label noise, classes that mean something else, or difficulty that nothing here "
+            "shows."
         )
         said += [f"The part of {term.name}: {term.reason}." for term in ledger.terms if term.reason]
         said += [f"The part of {one}." for one in ledger.left_out]
@@ -142,10 +154,31 @@ def unknown_of(parts: Mapping[str, PartOut]) -> list[str]:
 
 _IN_WORDS = {
     "label shift": "another mix of classes",
-    "difficulty": "images of which the model itself is less sure",
     "features": "images that lie elsewhere in the features",
     "image statistics": "brightness, sharpness and the like of the image files",
+    "rest": "nothing that is known of the images here",
 }
+
+
+def term_in_words(name: str, size: float | None) -> str:
+    """Return what a term of the ledger goes with; annotations keep their names.
+
+    Parameters
+    ----------
+    size
+        The term's estimate: below 0, the target's images are the easier ones.
+
+    Examples
+    --------
+    >>> term_in_words("difficulty", -0.03)
+    'images of which the model itself is more sure'
+    """
+    if name == "difficulty":
+        how = "more" if (size or 0) < 0 else "less"
+        return f"images of which the model itself is {how} sure"
+    return _IN_WORDS.get(name, name)
+
+
 _ALWAYS = ("label shift", "difficulty", "features", "image statistics", "rest")
 _NEEDED = {
     "features": "Which features take part",
@@ -161,7 +194,7 @@ def _none(_part: PartOut) -> Iterator[FindingOut]:
 
 def _of_ledger(part: PartOut) -> Iterator[FindingOut]:
     assert isinstance(part, LedgerOut)
-    for term in _told_of_all(part.terms, lambda term: term):
+    for term in told_of_all(part.terms, lambda term: term):
         if term.verdict != "supported" or term.estimate is None:
             continue
         low, high = term.low, term.high
@@ -169,7 +202,7 @@ def _of_ledger(part: PartOut) -> Iterator[FindingOut]:
         if term.name == "rest":
             sentence = f"{span} are in nothing that is known of the images here."
         else:
-            sentence = f"{span} go with {_IN_WORDS.get(term.name, term.name)}."
+            sentence = f"{span} go with {term_in_words(term.name, term.estimate)}."
         share = None if term.effective_share is None else f"{term.effective_share:.0%}"
         weak = term.effective_share is not None and term.effective_share < 0.2
         caveat = (
@@ -228,15 +261,14 @@ def _of_difficulty(part: PartOut) -> Iterator[FindingOut]:
     assert isinstance(part, DifficultyOut)
     increase = part.calibration.overconfidence.increase
     agreement = [c for c in part.covariates if c.kind == "other models"]
-    told = _told_of_all([increase, *(c.explained for c in agreement)], lambda value: value)
+    told = told_of_all([increase, *(c.explained for c in agreement)], lambda value: value)
     if increase in told:
         yield _finding(
             "difficulty", "confidence", increase.estimate, increase.low, increase.high,
-            f"Confidence minus accuracy is {_signed(increase.estimate)} points larger on "
-            f"{part.target} than on {part.reference}{_span(increase.low, increase.high)}.",
-            "the model does not see the whole of the difficulty: its confidence falls less than "
-            "its accuracy" if (increase.estimate or 0) > 0 else "the model's confidence falls more "
-            "than its accuracy",
+            f"Confidence minus accuracy is {_size_of(increase, 'larger', 'smaller')} on "
+            f"{part.target} than on {part.reference}.",
+            "its confidence does not follow its accuracy from one set to the other; difficulty "
+            "that it does not see and labels that are wrong look alike in this",
         )  # fmt: skip
     for one in agreement:
         value = one.explained
@@ -245,7 +277,8 @@ def _of_difficulty(part: PartOut) -> Iterator[FindingOut]:
         yield _finding(
             "difficulty", one.name, value.estimate, value.low, value.high,
             f"{_signed(value.estimate)} points of the gap{_span(value.low, value.high)} go with "
-            f"images on which the {part.n_other_models} other models agree less.",
+            f"images on which the {part.n_other_models} other models agree "
+            f"{'more' if (value.estimate or 0) < 0 else 'less'}.",
             "images on which models agree alike are taken to be equally hard on both splits",
         )  # fmt: skip
 
@@ -313,6 +346,8 @@ def _of_line(part: PartOut) -> Iterator[FindingOut]:
         value, foretold = fit.effective_robustness, fit.predicted
         if not fit.is_main or value.estimate is None or foretold.estimate is None:
             continue
+        if fit.extrapolated:  # the line says little there
+            continue
         accuracy = part.accuracy[part.reference].estimate or 0.0
         expected = accuracy - foretold.estimate
         if _is_told(value):
@@ -322,7 +357,7 @@ def _of_line(part: PartOut) -> Iterator[FindingOut]:
                 f"models of its accuracy lie{_span(value.low, value.high)}.",
                 f"by the line through {fit.n:,} models ({fit.source})",
             )  # fmt: skip
-        elif value.low is not None:
+        elif _is_near(value, expected):
             yield _finding(
                 "line", "the line", expected, None, None,
                 f"Other models of its accuracy have about this gap too: by the line through "
@@ -335,7 +370,7 @@ def _of_line(part: PartOut) -> Iterator[FindingOut]:
 
 def _of_labels(part: PartOut) -> Iterator[FindingOut]:
     assert isinstance(part, LabelsOut)
-    for one in _told_of_all(part.opinions, lambda one: one.gap_gone):
+    for one in told_of_all(part.opinions, lambda one: one.gap_gone):
         gone = one.gap_gone
         if _is_told(gone):
             yield _finding(
@@ -385,21 +420,36 @@ def _finding(
     )  # fmt: skip
 
 
-def _is_told(value: EstimateOut) -> bool:
+def _is_near(value: EstimateOut, expected: float) -> bool:
+    """Whether an estimate is shown to be small beside a gap: within half of it on either side.
+
+    That an interval holds 0 shows nothing of the kind: it may hold everything.
+    """
+    if value.low is None or value.high is None:
+        return False
+    return max(-value.low, value.high) <= abs(expected) / 2
+
+
+def _size_of(value: EstimateOut, more: str, less: str) -> str:
+    """Say a size in points and its direction: "2.3 points smaller (95 % interval 0.1 to 4.6)"."""
+    size, low, high = value.estimate or 0.0, value.low, value.high
+    if size < 0:
+        low, high = (None if end is None else -end for end in (high, low))
+    return f"{abs(size) * 100:.1f} points {more if size > 0 else less}{_span(low, high)}"
+
+
+def _is_told(value: _Interval) -> bool:
     return value.low is not None and value.high is not None and (value.low > 0 or value.high < 0)
 
 
-class _Interval(Protocol):
-    @property
-    def estimate(self) -> float | None: ...
-    @property
-    def low(self) -> float | None: ...
-    @property
-    def high(self) -> float | None: ...
+def told_of_all(some: Sequence[T], value_of: Callable[[T], _Interval]) -> list[T]:
+    """Return those told from 0 though all are looked at: Holm over the normal p-values.
 
-
-def _told_of_all(some: Sequence[T], value_of: Callable[[T], _Interval]) -> list[T]:
-    """Return those told from 0 though all are looked at: Holm over the normal p-values."""
+    Parameters
+    ----------
+    some, value_of
+        What is looked at, and the estimate of each.
+    """
     known = []
     p_values = []
     for one in some:

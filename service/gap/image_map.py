@@ -416,7 +416,7 @@ def _verdict(one: SliceGap, inputs: Inputs) -> str:
         return f"only images of {inputs.target if one.n_reference == 0 else inputs.reference}"
     if one.q_value is None or one.q_value > _Q or one.excess is None:
         return "not shown to differ from all images"
-    return f"loses {'more' if one.excess > 0 else 'less'} than all images do"
+    return f"its gap is {'larger' if one.excess > 0 else 'smaller'} than that of all images"
 
 
 def _in_words(
@@ -449,11 +449,11 @@ def _in_words(
         return said
     clear = [one for one in clusters if one.q_value is not None and one.q_value <= _Q]
     said.append(
-        f"{len(clear)} of {len(clusters)} clusters of images lose more or less than all images do, "
+        f"{len(clear)} of {len(clusters)} clusters of images have another gap than all images, "
         "adjusted for looking at all of them: a description, not a cause."
         if clear
-        else f"None of {len(clusters)} clusters of images is shown to lose more or less than all "
-        "images do."
+        else f"None of {len(clusters)} clusters of images is shown to have another gap than all "
+        "images."
     )
     largest = sorted(clear, key=lambda one: -abs(one.excess or 0.0))[:_NAMED]
     return said + [

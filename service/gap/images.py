@@ -375,7 +375,7 @@ def _in_words(inputs: Inputs, kinds: list[KindOut]) -> list[str]:
         said.append(
             f"For {n['twins']:,} of the {n_wrong:,} images of {inputs.target} that {inputs.model} "
             f"gets wrong, {inputs.reference} has an image of the same class that it gets right; "
-            "the pairs, the most similar first, show what changed."
+            "the pairs, the most similar first, show in what such images differ."
         )
     if n["confident_errors"] is not None:
         said.append(

@@ -328,7 +328,7 @@ def _in_words(
                 f"images {_points(everything)}."
             )
         else:
-            said.append(f"No image has a copy {whole[one.kind]}.")
+            said.append(f"No image was found to have a copy {whole[one.kind]}.")
     if without_all is not None and any(without_all.n_left_out.values()):
         said.append(f"Without all of these the gap is {_points(without_all)}.")
     if kinds and kinds[0].reason is not None:

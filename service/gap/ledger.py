@@ -114,10 +114,11 @@ def _in_words(terms: list[TermOut]) -> list[str]:
             )
     rest = terms[-1]
     if rest.estimate is not None and rest.low is not None and rest.high is not None:
+        unsure = "" if rest.low > 0 or rest.high < 0 else ", and not told from 0"
         sentences.append(
             f"{rest.estimate * 100:+.1f} points ({points(rest.low, rest.high)}) are in none of "
-            "these: label noise, classes that mean something else, difficulty that nothing here "
-            "shows; the data cannot tell these apart."
+            f"these{unsure}: label noise, classes that mean something else, difficulty that "
+            "nothing here shows; the data cannot tell these apart."
         )
     return sentences
 

@@ -29,6 +29,7 @@ from service.schemas import Answer, EstimateOut, PartOut
 from service.sentences import points
 from service.terminal import Progress
 
+_SHARP = 0.02  # width of an interval that bears hundredths of a point
 _POINTS = 25  # of the line: its band is bent
 HERE, ALL = "models here", "all of them"
 _TICKS = (
@@ -44,7 +45,7 @@ _MEANS = {
     ABOVE: "it loses less on the target than models of its accuracy do",
     BELOW: "it loses more on the target than models of its accuracy do",
     BEYOND: "the line's models are of other accuracies, so that this says little",
-    ON: "its gap is the one that models of its accuracy have",
+    ON: "its gap is not told from the one that models of its accuracy have",
 }
 
 
@@ -298,13 +299,14 @@ def _in_words(
         for row in rows[:-1]
         if main.source in (row.source, ALL) and row.reference_accuracy >= main.least_accuracy - 1e-9
     ]
+    digits = 2 if value.high - value.low < _SHARP else 1  # no more than the interval bears
     floor = f" of at least {main.least_accuracy:.0%}" if main.least_accuracy else ""
     sentences = [
         f"Models with {this.reference_accuracy:.1%} on {inputs.reference} are expected to have "
-        f"{predicted.estimate:.1%} on {inputs.target} ({predicted.low:.1%} to "
-        f"{predicted.high:.1%}; {main.n:,} models{floor}, {main.source}); {inputs.model} has "
-        f"{this.target_accuracy:.1%}.",
-        f"That is {value.estimate * 100:+.2f} points from the line (95 % interval "
+        f"{predicted.estimate:.1%} on {inputs.target} (95 % prediction interval "
+        f"{predicted.low:.1%} to {predicted.high:.1%}; {main.n:,} models{floor}, {main.source}); "
+        f"{inputs.model} has {float(inputs.correct.target.mean()):.1%}.",
+        f"That is {value.estimate * 100:+.{digits}f} points from the line (95 % interval "
         f"{points(value.low, value.high)}): {_MEANS[main.verdict]}.",
     ]
     below = sum(
@@ -318,8 +320,9 @@ def _in_words(
     spans = [fit.effective_robustness.estimate or 0 for fit in [main, *probit]]
     if probit:
         sentences.append(
-            f"By the {len(spans)} probit baselines it is {min(spans) * 100:+.2f} to "
-            f"{max(spans) * 100:+.2f} points: a line depends on the models through which it goes."
+            f"By the {len(spans)} probit baselines it is {min(spans) * 100:+.{digits}f} to "
+            f"{max(spans) * 100:+.{digits}f} points: a line depends on the models "
+            "through which it goes."
         )
     if main.extrapolated:
         sentences.append(

@@ -15,11 +15,14 @@ from service.schemas import Answer, EstimateOut, PartOut
 from service.sentences import points
 from service.terminal import Progress
 
+# of each term: where it is above 0, and where it is below
 _IN_WORDS = (
-    "harder images of a kind that both splits have",
-    "images alike in it that are less often right",
-    "images of a kind that {reference} hardly has",
-)
+    ("harder images of a kind that both splits have",
+     "easier images of a kind that both splits have"),
+    ("images alike in it that are less often right",
+     "images alike in it that are more often right"),
+    ("images of a kind that {reference} hardly has",) * 2,
+)  # fmt: skip
 ALL = "all together"
 
 
@@ -124,7 +127,7 @@ def _in_words(found: list[DecompositionOut], reference: str, reason: str | None)
             continue
         parts = [
             f"{value.estimate * 100:+.1f} points ({points(value.low, value.high)}) with "
-            f"{words.format(reference=reference)}"
+            f"{words[value.estimate < 0].format(reference=reference)}"
             + ("" if term.verdict == SUPPORTED else f", {term.verdict}")
             for term, words in zip(one.terms, _IN_WORDS, strict=True)
             for value in [term.value]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from models.errors import ModelError
@@ -17,6 +18,7 @@ from service.thumbnails import ImageFile
 
 P = TypeVar("P", bound=PartOut)
 _JOBS_SHOWN = 5
+_RETRY_AFTER = timedelta(minutes=1)
 _KINDS = {
     TRAIN: "training of",
     HYPOTHESIS: "test of",
@@ -80,6 +82,7 @@ class Frame:
     ----------
     question : None without a model, or where its gap cannot be asked for
     refusal : why it cannot be asked for; None elsewhere
+    failure : why what is not computed could not be; None elsewhere
     """
 
     def __init__(
@@ -102,6 +105,7 @@ class Frame:
         self.refusal: str | None = None
         self._named = {"reference": reference, "target": target}
         self._is_asked = False
+        self.failure: str | None = None
         if model is None:
             return
         site.analysis.results.card(model)
@@ -141,9 +145,15 @@ class Frame:
         return self.site.analysis.thumbnails.files(there)
 
     def ask(self) -> None:
-        """Have what is not computed yet computed, once."""
-        if self.question is not None and not self._is_asked:
-            self._is_asked = True
+        """Have what is not computed yet computed, once; not again right after that has failed."""
+        if self.question is None or self._is_asked:
+            return
+        self._is_asked = True
+        asked = {"explain": {"model": self.model, **self.ends}}
+        last = next((job for job in self.site.jobs() if job.request == asked), None)
+        if last is not None and last.state == "failed" and _is_recent(last):
+            self.failure = last.error
+        else:
             self.site.ask(self.question)
 
     def render(self, template: str, **values: Any) -> str:
@@ -172,6 +182,12 @@ class Frame:
             parts=PARTS,
             **values,
         )
+
+
+def _is_recent(job: Job) -> bool:
+    if job.finished_at is None:
+        return False
+    return datetime.now(UTC) - datetime.fromisoformat(job.finished_at) < _RETRY_AFTER
 
 
 def _is_news(job: Job, jobs: list[Job]) -> bool:

@@ -7,16 +7,16 @@ from markupsafe import Markup, escape
 GLOSSARY = {
     "gap": "Accuracy on test set 1 minus accuracy on test set 2, in percentage points.",
     "reference": "Test set 1: gaps are counted from here.",
-    "target": "Test set 2: the one on which the model scores lower.",
+    "target": "Test set 2: the one that is compared with test set 1.",
     "points": "Percentage points: 90 % minus 83 % are 7 points.",
     "95 % interval": "A range made so that it holds the true value in 95 of 100 such studies.",
     "backbone": "The network that turns an image into features; it stays as it is.",
     "head": "The classifier that is trained on the features.",
     "shrunken": "Drawn towards what classes have in common, the more the fewer images a class has: "
-    "what is left of it is more than chance.",
+    "the better guess, and still a guess. Its interval says how good.",
     "raw": "As counted; with few images mostly chance.",
     "q value": "The share of false ones to expect among all that are called clear at this value.",
-    "probit": "A scale on which models of all accuracies lie on one straight line: accuracy, "
+    "probit": "A scale on which models of most accuracies lie near one straight line: accuracy, "
     "stretched near 0 and 100 %.",
     "effective robustness": "Accuracy on test set 2 beyond what models of this accuracy on test "
     "set 1 have.",

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from models.errors import ModelError
 from service.errors import ServiceError
 from service.gap.findings import explained_gap
 from service.gap.ledger import LedgerOut
@@ -44,8 +45,12 @@ def overview(site: Site, model: str | None, reference: str | None, target: str |
     if frame.question is None:
         return frame.render("welcome.html")
     question = frame.question
-    # what takes longer than a page may is left to a job, where one can be
-    plain = question.kept_gap() if site.works else question.gap()
+    try:
+        # what takes longer than a page may is left to a job, where one can be
+        plain = question.kept_gap() if site.works else question.gap()
+    except (ServiceError, ModelError) as error:
+        frame.refusal = str(error)
+        return frame.render("welcome.html")
     if plain is None:
         frame.ask()
         return frame.render("pending.html", gaps=site.analysis.gaps(question.card["model"]))

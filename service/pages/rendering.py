@@ -11,7 +11,7 @@ import zopfli.gzip
 from fastapi import Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from service import charts, trainings
+from service import charts, sentences, trainings
 from service.errors import NotFound
 from service.pages.glossary import GLOSSARY, explained, term
 
@@ -23,6 +23,18 @@ _VEGA = "vega.js"  # made by an installed package, not a file of ours
 def render(template: str, **values: Any) -> str:
     """Return a page as HTML."""
     return str(_environment().get_template(template).render(**values))
+
+
+def rounded(value: float, digits: int = 1, signed: bool = False) -> str:
+    """Round a number for people: a zero has no sign.
+
+    Examples
+    --------
+    >>> rounded(-0.04), rounded(0.04, signed=True), rounded(-5.26, signed=True)
+    ('0.0', '0.0', '-5.3')
+    """
+    text = f"{value:{'+' if signed else ''}.{digits}f}"
+    return text if any(digit in text for digit in "123456789") else text.lstrip("+-")
 
 
 def chart_page(spec: dict[str, Any]) -> str:
@@ -92,9 +104,12 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "setting": trainings.in_words,
-        "points": lambda share: f"{share * 100:.1f}",
-        "signed": lambda share: f"{share * 100:+.1f}",
-        "percent": lambda share: f"{share * 100:.1f} %",
+        "points": lambda share: rounded(share * 100),
+        "signed": lambda share: rounded(share * 100, signed=True),
+        "percent": lambda share: f"{rounded(share * 100)} %",
+        "rounded": rounded,
+        "ends": lambda value: sentences.points(value.low, value.high),
+        "p": lambda value: "< .001" if value < 0.001 else f"{value:.3f}",
         "count": lambda number: f"{number:,}",
         "explained": explained,
         "dict_with": lambda values, more: {**values, **more},

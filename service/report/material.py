@@ -98,15 +98,6 @@ def sentences(answer: Answer, pointer: str, places: Sequence[int] | None = None)
     return [answer.sentence(f"{pointer}/{i}") for i in wanted]
 
 
-# the ledger's terms in words; annotations keep their names
-TERMS = {
-    "label shift": "another mix of classes",
-    "difficulty": "images of which the model itself is less sure",
-    "features": "images that lie elsewhere in the features",
-    "image statistics": "brightness, sharpness and the like of the image files",
-}
-
-
 def listed(found: Sequence[Number]) -> list[Block]:
     """Put sentences into a paragraph, or into a list where they are many."""
     if len(found) > 2:
@@ -117,6 +108,22 @@ def listed(found: Sequence[Number]) -> list[Block]:
 def in_a_row(found: Sequence[Number]) -> Words:
     """Put sentences one after another."""
     return words(*(part for i, one in enumerate(found) for part in ((" ", one) if i else (one,))))
+
+
+def size(answer: Answer, pointer: str) -> Words:
+    """Write a difference told from 0 without its sign: "5.3 points (95 % interval 2.5 to 8.0)"."""
+    low, high = answer.value(f"{pointer}/low"), answer.value(f"{pointer}/high")
+    near, far = ("low", "high") if abs(low) <= abs(high) else ("high", "low")
+    # an end that leaves 0 out must not be rounded to it
+    form = "points_apart" if round(min(abs(low), abs(high)) * 100, 1) else "points2_apart"
+    return words(
+        answer.number(f"{pointer}/estimate", "points_apart"),
+        " percentage points (95 % interval ",
+        answer.number(f"{pointer}/{near}", form),
+        " to ",
+        answer.number(f"{pointer}/{far}", form),
+        ")",
+    )
 
 
 def ends(answer: Answer, pointer: str, form: str) -> Words:

@@ -269,6 +269,8 @@ FORMS: dict[str, Callable[[Any], str]] = {
     "count": _written(0),
     "points": _written(1, 100),
     "points2": _written(2, 100),
+    "points_apart": lambda value: _written(1, 100)(None if value is None else abs(value)),
+    "points2_apart": lambda value: _written(2, 100)(None if value is None else abs(value)),
     "signed_points": _written(1, 100, sign=True),
     "percent": lambda value: "unknown" if value is None else _written(1, 100)(value) + " %",
     "percent0": lambda value: "unknown" if value is None else _written(0, 100)(value) + " %",

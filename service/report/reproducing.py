@@ -104,6 +104,9 @@ class ReproducedOut(Answer):
     n: int
     n_same: int = Field(description="Equal, to one part in 10⁹, or printed alike.")
     n_printed_alike: int = Field(description="Of these, those that only the rounding makes equal.")
+    n_only_read: int = Field(
+        description="Of these, those that were read where the report read them, and not computed."
+    )
     n_differs: int
     n_not_found: int
     changed: list[ChangedOut]
@@ -230,18 +233,24 @@ def reproduce(
         )
     n_not_found = sum(one.verdict == "not found" for one in differing)
     n = len(report.numbers)
+    read = (RECORD,) if retrain else (RECORD, TRAINING)
+    others = {one.id for one in differing}
+    n_only_read = sum(
+        asks[number.endpoint].how in read and number.id not in others for number in report.numbers
+    )
     return ReproducedOut(
         gapscope=report.gapscope,
         n=n,
         n_same=n - len(differing),
         n_printed_alike=n_alike,
+        n_only_read=n_only_read,
         n_differs=len(differing) - n_not_found,
         n_not_found=n_not_found,
         changed=changed,
         differing=differing,
         retrained=made.retrained,
         computed=_computed(made, asks, retrain=retrain),
-        summary=_summary(report, changed, differing, n_alike),
+        summary=_summary(report, changed, differing, n_alike, n_only_read),
     )
 
 
@@ -435,7 +444,11 @@ def _computed(made: Afresh, asks: Mapping[str, Ask], *, retrain: bool) -> list[s
 
 
 def _summary(
-    report: ReportIn, changed: list[ChangedOut], differing: list[DifferingOut], n_alike: int
+    report: ReportIn,
+    changed: list[ChangedOut],
+    differing: list[DifferingOut],
+    n_alike: int,
+    n_only_read: int,
 ) -> list[str]:
     """Say what came of it: what changed in the data first."""
     said = [one.sentence for one in changed]
@@ -448,6 +461,11 @@ def _summary(
     if len(differing) > n_found:
         words.append(f"{len(differing) - n_found:,} not found")
     said.append(f"{n:,} number{'' if n == 1 else 's'}: {', '.join(words)}.")
+    if n_only_read:
+        said.append(
+            f"{n_only_read:,} of the same were only read where they are stored: that they are the "
+            "same says that the file was not changed, and no more."
+        )
     if n_alike:
         said.append(
             f"{n_alike:,} of the same are only printed alike: they differ beyond the digits that "

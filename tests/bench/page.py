@@ -73,7 +73,7 @@ def main() -> None:
             "| page | first paint, ms | largest request, kB | which |\n| --- | ---: | ---: | --- |"
         )
         for path in PAGES:
-            paint, sizes = measure(browser.new_page(), f"{client.base_url}{path.lstrip('/')}")
+            paint, sizes = measure(browser.new_page(), f"{str(client.base_url).rstrip('/')}{path}")
             name, largest = max(sizes, key=lambda one: one[1])
             what = name.split("/", 3)[3].split("?")[0] or "the page"
             print(f"| {path} | {paint:.0f} | {largest / 1e3:.0f} | {what} |", flush=True)

@@ -5,8 +5,6 @@ import json
 import re
 import shutil
 
-import numpy as np
-import pypdfium2
 import pytest
 from fastapi.testclient import TestClient
 from pypdf import PdfReader
@@ -18,6 +16,7 @@ from service.report.kept import KEPT, Reports, make_and_keep
 from service.report.numbers import FORMS, digest, parsed_address, resolve
 from service.settings import Settings
 from tests.contract import report_snapshot
+from tests.pdf import check_pdf
 
 _SCALES = {
     "points": (100, 1), "points2": (100, 2), "signed_points": (100, 1), "percent": (100, 1),
@@ -102,34 +101,9 @@ def test_the_same_report_is_the_same_bytes(report, data):
 
 
 def test_pdf_has_its_fonts_its_pages_and_clean_margins(report):
-    reader = PdfReader(io.BytesIO(report.files["report.pdf"]))
-    assert len(reader.pages) > 3
-    assert reader.metadata.title == "A report on toys"
-    fonts = [font.get_object() for page in reader.pages
-             for font in page["/Resources"].get("/Font", {}).values()]  # fmt: skip
-    assert fonts
-    for font in fonts:
-        (inner,) = font["/DescendantFonts"]
-        descriptor = inner.get_object()["/FontDescriptor"].get_object()
-        assert {"/FontFile2", "/FontFile3"} & set(descriptor), font["/BaseFont"]
-    for image in _pages(report.files["report.pdf"]):
-        height, width = image.shape
-        side, top = round(width * 20 / 210), round(height * 18 / 297)
-        assert (image[:, :side] == 255).all()
-        assert (image[:, -side:] == 255).all()
-        assert (image[:top] == 255).all()
-        bottom = image[-round(height * 8 / 297) :]
-        assert (bottom == 255).all()
-
-
-def _pages(pdf):
-    found = pypdfium2.PdfDocument(pdf)
-    try:
-        for page in found:
-            yield np.asarray(page.render(scale=0.8).to_pil().convert("L"))
-            page.close()
-    finally:
-        found.close()
+    content = report.files["report.pdf"]
+    check_pdf(content, "report-toy")
+    assert PdfReader(io.BytesIO(content)).metadata.title == "A report on toys"
 
 
 def test_page_holds_all_that_it_needs_and_no_script(report):

@@ -158,7 +158,10 @@ def test_all_numbers_are_the_same_and_none_is_read_from_what_is_kept(data, tmp_p
     found = again(other, report)
     assert found.differing == []
     assert found.all_same
-    assert found.summary == [f"{len(asked)} numbers: {len(asked)} the same."]
+    assert found.summary[0] == f"{len(asked)} numbers: {len(asked)} the same."
+    # what is only read is the same whatever is true: that is said
+    assert found.n_only_read > 0
+    assert found.summary[1].startswith(f"{found.n_only_read} of the same were only read")
     assert found.computed[0].endswith("logistic, mean.")
     # nothing is written but the log of looks, and nothing is left behind
     after = {p: p.read_bytes() for p in other.rglob("*") if p.is_file() and "looks" not in p.name}

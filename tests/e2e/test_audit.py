@@ -242,7 +242,7 @@ def test_the_service_audits_and_lists_looks(tmp_path, run):
         }  # fmt: skip
         assert {look["who"] for look in looks} == {"service (testclient)"}
         assert {look["model"] for look in looks} == {"m"}
-        page = client.get("/").text
+        page = client.get("/view/data").text
         assert "Looks at test labels" in page
         assert "service (testclient)" in page
         assert len(client.get("/looks").json()) == len(looks)

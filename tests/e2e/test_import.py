@@ -125,8 +125,8 @@ def test_a_database_is_made_and_every_endpoint_answers(place, capsys):
         assert service.get("/gap/far?target=val&reference=val").status_code == 422
         page = service.get("/?model=far").text
         assert "trained elsewhere" in page
-        assert "chart/classes" in page
-        assert "chart/features" not in page
+        for shown in ("/view/far/classes", "/view/far/images", "/view/far/features"):
+            assert service.get(shown).status_code == 200
         assert service.get("/annotations").json() == []
     for command in (["evaluate", "far"], ["gap", "far"], ["gap", "far", "--json"]):
         assert cli.main(command) == 0

@@ -14,6 +14,7 @@ from service import cli
 from service.analysis import Analysis
 from service.report.making import make_report
 from service.report.title_page import EXAMPLE
+from tests.pdf import check_pdf
 from tests.world import SHARED
 
 CIFAR = SHARED / "cifar10_lite0"
@@ -41,6 +42,7 @@ def test_the_demo_as_a_pdf_by_one_command(tmp_path, demo_as_loaded, monkeypatch,
     assert capsys.readouterr().out.split() == [
         str(out.with_suffix(suffix)) for suffix in (".pdf", ".html", ".json")
     ]
+    check_pdf(out.read_bytes(), "report-demo")
     said = words_of(out.read_bytes())
     for sentence in (
         "Ada Example",
@@ -71,7 +73,6 @@ def test_what_is_wrong_is_said_before_anything_is_computed(tmp_path, monkeypatch
         assert said in capsys.readouterr().err
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not CIFAR.is_dir(), reason="the shared data folder is absent")
 def test_cifar10_names_what_people_know_of_the_images(tmp_path):
     folder, data = tmp_path / "features", tmp_path / "data"
@@ -81,8 +82,9 @@ def test_cifar10_names_what_people_know_of_the_images(tmp_path):
     load(data, [folder])
     annotate_file(data, CIFAR / "annotations.csv", name="people", split=None)
     analysis = Analysis(data)
-    analysis.train(model="m", backbone="lite0", head="logistic", params={"C": [3e-3, 1e-3]}, seed=0)
+    analysis.train(model="m", backbone="lite0", head="lda", params={"shrinkage": 0.1}, seed=0)
     made = make_report(analysis, ["m"])
+    check_pdf(made.files["report.pdf"], "report-cifar10")
     said = words_of(made.files["report.pdf"])
     assert "points of the gap (95 % interval" in said
     assert "go with human_agreement" in said

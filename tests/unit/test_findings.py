@@ -2,6 +2,7 @@
 
 from service.gap.findings import findings_of, unknown_of
 from service.gap.ledger import LedgerOut, OverlapOut, TermOut
+from service.gap.line import FitOut, LineOut
 from service.schemas import EstimateOut
 
 
@@ -70,3 +71,32 @@ def test_the_answer_holds_ledger_findings_and_unknown(client):
     assert sizes == sorted(sizes, reverse=True)
     assert answer["unknown"]
     assert {"classes", "features", "class_shift", "summary"} <= set(answer)
+
+
+def line(low, high, *, extrapolated=False):
+    fit = FitOut.model_construct(
+        source="models here", n=3, is_main=True, extrapolated=extrapolated,
+        predicted=estimate(0.8, 0.7, 0.9), effective_robustness=estimate(0.01, low, high),
+    )  # fmt: skip
+    accuracy = {"val": estimate(0.9, 0.88, 0.92)}
+    return LineOut.model_construct(reference="val", target="v2", accuracy=accuracy, fits=[fit])
+
+
+def test_a_line_that_shows_nothing_is_no_finding():
+    assert len(findings_of({"line": line(-0.02, 0.04)})) == 1
+    # 0 is in it, and so is everything else
+    assert findings_of({"line": line(-1.5, 1.5)}) == []
+    assert findings_of({"line": line(-0.02, 0.04, extrapolated=True)}) == []
+    assert findings_of({"line": line(0.005, 0.02, extrapolated=True)}) == []
+
+
+def test_a_term_below_0_goes_with_the_surer_images():
+    part = ledger(term("difficulty", -0.03, -0.05, -0.01, "supported"), REST)
+    assert "more sure" in findings_of({"ledger": part})[0].sentence
+
+
+def test_a_rest_that_is_not_told_from_0_is_not_taken_as_there():
+    said = unknown_of({"ledger": ledger(REST)})
+    assert any(one.startswith("Whether there is a rest at all") for one in said)
+    told = unknown_of({"ledger": ledger(term("rest", 0.04, 0.01, 0.07, "supported"))})
+    assert any(one.startswith("What the rest, +4.0 points") for one in told)

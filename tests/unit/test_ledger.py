@@ -226,3 +226,10 @@ def test_a_world_of_nuisance_refuses_the_features(world):
     found = ledger_of(world, ("nuisance",))
     assert term(found, "features").verdict == "refused (no overlap)"
     assert len(NUISANCE) == 8
+
+
+def test_images_that_are_all_right_leave_a_rest_with_an_interval():
+    labels, right = np.repeat([0, 1], 20), np.ones(40, bool)
+    rest = ledger(labels, right, labels, right, [], seed=0).terms[-1].estimate
+    assert rest.estimate == 0
+    assert rest.low < -0.05 < 0.05 < rest.high

@@ -92,8 +92,8 @@ def _trained(material: Material, card: Answer) -> Iterator[Block]:
                 card.number("/gaps/memorisation/estimate", "signed_points"),
                 " points",
                 interval(card, "/gaps/memorisation", "signed_points"),
-                ": much above 0 would mean that the head, or the network behind it, had learnt the "
-                "train images by heart.",
+                ": much above 0 would fit with a head, or a network behind it, that had learnt the "
+                "train images by heart, and as well with a test set that is harder than they are.",
             )
             if memorised["estimate"] is not None
             else ()
@@ -133,7 +133,7 @@ def _tried(material: Material) -> Iterator[Block]:
         charts.training_spec(LeaderboardOut.model_validate(answer.content), "leaderboard"),
         words(
             "Accuracy of each setting on held-out train rows. One dot is one setting; the chosen "
-            "one is vermilion. Settings that lie close together are worth the same."
+            "one is vermilion. Settings that lie close together are not told from each other."
         ),
         "Dots of accuracy, one for each setting that was compared, by kind of head.",
     )

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 
-from models.gap.hypotheses import HELPS_BOTH, HURTS, NARROWS, NO_EFFECT, UNDERPOWERED
+from models.gap.hypotheses import HELPS_BOTH, HURTS, NARROWS, NO_EFFECT, UNDERPOWERED, WIDENS
 from models.gap.ledger import NOT_DISTINGUISHABLE, SUPPORTED
+from service.gap.findings import term_in_words
 from service.report.chapters.results import verdict_in_words
 from service.report.document import Block, Chapter, Heading, Words, words
 from service.report.material import (
-    TERMS,
     Material,
     bullets,
     closing,
@@ -16,6 +16,7 @@ from service.report.material import (
     opening,
     paragraph,
     sentences,
+    size,
 )
 
 _Q = 0.05
@@ -56,8 +57,8 @@ def summary(material: Material) -> tuple[Block, ...]:
         blocks.append(paragraph("Changes of the head were tested. ", verdict_in_words(tested)))
     blocks.append(
         paragraph(
-            "All of this describes what the gap goes with; no sentence of this report names a "
-            "cause."
+            "All of this describes what the gap goes with; no sentence that was written from the "
+            "results names a cause."
         )
     )
     return tuple(blocks)
@@ -76,9 +77,7 @@ def _supported(material: Material) -> Iterator[Words]:
         word = "lower" if material.is_lower else "higher"
         yield words(
             f"The score on {material.target} is {word} than on {material.reference}: by ",
-            gap.number("/gap/estimate", "points"),
-            " points",
-            interval(gap, "/gap", "points"),
+            size(gap, "/gap"),
             ".",
         )
     for i, finding in enumerate(gap.value("/findings")):
@@ -116,7 +115,7 @@ def _not_supported(material: Material) -> Iterator[Words]:
         # a term without any spread is 0 by definition: nobody would ask
         if term["verdict"] == NOT_DISTINGUISHABLE and term["low"] != term["high"]:
             yield words(
-                f"That part of the gap goes with {TERMS.get(term['name'], term['name'])}: ",
+                f"That part of the gap goes with {term_in_words(term['name'], term['estimate'])}: ",
                 ledger.number(f"/terms/{i}/estimate", "signed_points"),
                 " points",
                 interval(ledger, f"/terms/{i}", "signed_points"),
@@ -126,7 +125,7 @@ def _not_supported(material: Material) -> Iterator[Words]:
     for i, term in enumerate(ledger.value("/terms")):
         if term["verdict"] == SUPPORTED and term["name"] not in found:
             yield words(
-                f"That part of the gap goes with {TERMS.get(term['name'], term['name'])}: ",
+                f"That part of the gap goes with {term_in_words(term['name'], term['estimate'])}: ",
                 ledger.number(f"/terms/{i}/estimate", "signed_points"),
                 " points",
                 interval(ledger, f"/terms/{i}", "signed_points"),
@@ -140,7 +139,7 @@ def _not_supported(material: Material) -> Iterator[Words]:
             "gap once all are looked at."
         )
     for i, one in material.tested():
-        if one["result"] and {HURTS, NO_EFFECT} & set(one["result"]["verdicts"]):
+        if one["result"] and {HURTS, WIDENS, NO_EFFECT} & set(one["result"]["verdicts"]):
             yield _of_change(material, i)
 
 
@@ -180,6 +179,7 @@ def _limits(material: Material) -> Iterator[Words]:
 
 def _outlook(material: Material) -> Iterator[Words]:
     gap, ends_ = material.gap, (material.reference, material.target)
+    unread = isinstance(material.answers.hypotheses(), str)
     covered = {
         row["split"]
         for source in material.answers.annotations().content
@@ -187,26 +187,26 @@ def _outlook(material: Material) -> Iterator[Words]:
     }
     if not set(ends_) <= covered:
         yield words(
-            "Ask people: how many of them give an image its label, on both test sets, shows "
-            "whether the target is harder for everybody."
+            "Ask people: how many of them give an image its label, on both test sets, may show "
+            "whether the target is harder for them too."
         )
     terms = material.part("ledger").value("/terms")
     if any(term["verdict"] == UNDERPOWERED for term in terms) or not material.has_gap:
         yield words(
-            f"Collect more images of {material.target}: the intervals here are wide because there "
-            "are few."
+            f"Collect more images of {material.target}: with more of them the intervals become "
+            "narrower, and what cannot be told here may be."
         )
     if material.part("line").value("/reason") is not None:
         yield words(
-            "Score further models on both test sets: if all of them lose as much, the images are "
-            "the reason, not this model."
+            "Score further models on both test sets: if all of them lose as much, the gap is not "
+            "peculiar to this model."
         )
     if material.part("labels").value("/reason") is not None:
         yield words(
             "Get a second opinion on the labels of both sets, at least of the images that the "
             "model gets wrong."
         )
-    if gap.value("/findings") and not material.tested():
+    if gap.value("/findings") and not material.tested() and not unread:
         yield words(
             "Test remedies: register changes of the head that the findings suggest, and score "
             "each once (gapscope hypotheses suggest)."

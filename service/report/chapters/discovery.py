@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from service.report.document import Block, Chapter, Cite, Column, Heading, Ref, Table, Words, words
-from service.report.material import Material, closing, interval, opening, paragraph
+from service.report.material import Material, closing, interval, opening, paragraph, size
 from service.report.numbers import token
 
 
@@ -37,18 +37,16 @@ def _problem(material: Material) -> Iterator[Block]:
     if material.has_gap:
         word = "lower" if material.is_lower else "higher"
         differs = words(
-            f"The score on {target} differs by ",
-            gap.number("/gap/estimate", "points"),
-            " percentage points",
-            interval(gap, "/gap", "points"),
+            f"The score on {target} is {word} by ",
+            size(gap, "/gap"),
             f": more than chance explains. Whoever reads {reference} alone expects too "
             + ("much" if word == "lower" else "little")
             + ". ",
         )
     else:
         differs = words(
-            "The scores differ by ",
-            gap.number("/gap/estimate", "points"),
+            f"The score on {reference} minus that on {target} is ",
+            gap.number("/gap/estimate", "signed_points"),
             " percentage points",
             interval(gap, "/gap", "points"),
             ", which chance alone may make. ",
@@ -56,7 +54,7 @@ def _problem(material: Material) -> Iterator[Block]:
     yield paragraph(
         differs,
         "Such differences are common: on a second test set of ImageNet, collected like the first, "
-        "every model lost accuracy ",
+        "every model that was tried lost accuracy ",
         Cite(("recht2019",)),
         ".",
     )

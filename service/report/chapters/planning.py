@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from service.gap import PARTS
-from service.report.document import Block, Chapter, Cite, Column, Heading, Ref, Table, words
+from service.report.document import Block, Chapter, Cite, Column, Heading, Ref, Table, Words, words
 from service.report.material import Material, closing, opening, paragraph
 from service.report.references import METHODS, OF_HEAD
 
@@ -112,6 +112,13 @@ def _beforehand(material: Material) -> Iterator[Block]:
         ),
         ".",
     )
+    if isinstance(material.answers.hypotheses(), str):
+        yield paragraph(
+            chance,
+            " The register of hypotheses could not be read, so that nothing is known here of what "
+            "was registered.",
+        )
+        return
     if not found:
         yield paragraph(
             chance,
@@ -126,6 +133,19 @@ def _beforehand(material: Material) -> Iterator[Block]:
         " Every change of the head was written down before it was scored, with the reason why it "
         "should help, in a register in which each record seals those before it (newest seal ",
         answer.number("/head", "digest"),
-        "); it was then scored once. What suggested a change was seen on one half of the test "
-        "images, and the change was judged on the other half.",
+        "); it is scored once. ",
+        *_judged_on({one["images"] for _, one in found}),
     )
+
+
+def _judged_on(images: set[str]) -> Words:
+    """Say which images judge the changes: the half that suggested none of them, or all."""
+    half = (
+        "What suggested a change was seen on one half of the test images, and the change is judged "
+        "on the other half."
+    )
+    whole = (
+        "Changes that nothing seen of these test sets is said to have suggested are judged on all "
+        "of their images."
+    )
+    return words(" ".join([half] * ("confirm" in images) + [whole] * ("all" in images)))

@@ -16,6 +16,7 @@ from service.report.numbers import Number, token
 
 _FOUND = {True: "passed", False: "failed", None: "cannot be proved"}
 _SAME_MIX = 0.0005
+_NAMED = 5
 
 
 def preparation(material: Material) -> Chapter:
@@ -104,7 +105,7 @@ def _audit(material: Material) -> Iterator[Block]:
     said = {
         True: "Every check of this passed",
         False: "Not every check of this passed, so that the scores must not be trusted before the "
-        "rows found are explained",
+        "finds are explained",
         None: "Not all of this can be proved",
     }[audit.value("/passed")]
     yield Heading(words("No test image in the training"))
@@ -119,7 +120,7 @@ def _audit(material: Material) -> Iterator[Block]:
         "audit",
         words("What was checked of the training, and what was found."),
         (Column("what is proved where it passed", wide=True), Column("found"),
-         Column("test rows", "right")),
+         Column("how many", "right")),
         tuple(
             (
                 words(audit.sentence(f"/checks/{i}/proves")),
@@ -180,6 +181,14 @@ def _mix(material: Material) -> Iterator[Block]:
     if shift is None:
         return
     yield Heading(words("The mix of classes"))
+    lacking = [c["class_name"] for c in material.part("classes").value("/classes")
+               if 0 in (c["n_reference"], c["n_target"])]  # fmt: skip
+    if lacking:
+        more = f" and {len(lacking) - _NAMED:,} more" if len(lacking) > _NAMED else ""
+        yield paragraph(
+            "Classes with images in one of the two sets only cannot be compared: "
+            f"{', '.join(lacking[:_NAMED])}{more}."
+        )
     if abs(shift) < _SAME_MIX:
         yield paragraph(
             "Both test sets have the classes in nearly the same proportions, so that the "
@@ -187,7 +196,10 @@ def _mix(material: Material) -> Iterator[Block]:
         )
     else:
         yield paragraph(
-            "The classes have other proportions in the two test sets. That alone makes ",
+            "The classes have other proportions in the two test sets. With each class as accurate "
+            f"as on {material.reference}, that is ",
             material.gap.number("/label_shift", "signed_points"),
-            " points of the gap; gaps of classes are compared without that part.",
+            " points of the gap (",
+            Ref("terms"),
+            " has its interval); gaps of classes are compared without that part.",
         )

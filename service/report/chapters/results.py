@@ -3,12 +3,13 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from models.gap.hypotheses import HELPS_BOTH, HURTS, NARROWS
+from models.gap.hypotheses import HELPS_BOTH, HURTS, NARROWS, WIDENS
+from models.refining.recipes import INFORMED, TEST_INPUTS
 from service import charts, selftest
 from service.gap import PARTS
 from service.gap.classes import ClassesOut
 from service.gap.error_rates import SelfTestOut
-from service.gap.findings import ExplainedGapOut
+from service.gap.findings import ExplainedGapOut, term_in_words, told_of_all
 from service.gap.without_labels import WithoutLabelsOut
 from service.hypotheses.charts import hypotheses_spec
 from service.hypotheses.schemas import HypothesesOut
@@ -26,7 +27,6 @@ from service.report.document import (
     words,
 )
 from service.report.material import (
-    TERMS,
     Material,
     closing,
     ends,
@@ -39,6 +39,7 @@ from service.report.material import (
     sentences,
 )
 from service.report.numbers import Answer, Number, token
+from service.schemas import EstimateOut
 
 _CLASSES_DRAWN = 20  # more do not fit on a page beside their caption
 _ROWS = 8
@@ -90,9 +91,8 @@ def _gap(material: Material) -> Iterator[Block]:
         Ref("gap"),
         " shows both accuracies: ",
         apart,
-        ". A bootstrap within classes gives an interval of ",
-        ends(gap, "/gap_within_classes", "points"),
-        " points for the same difference.",
+        ".",
+        *_second_opinion(gap),
     )
     yield Figure(
         "gap",
@@ -105,6 +105,17 @@ def _gap(material: Material) -> Iterator[Block]:
     )
     if len(material.models) > 1:
         yield from _compared(material)
+
+
+def _second_opinion(gap: Answer) -> Words:
+    if gap.value("/gap_within_classes/low") is None:
+        return ()
+    return words(
+        f" A bootstrap within classes gives {gap.value('/reference')} minus "
+        f"{gap.value('/target')} an interval of ",
+        ends(gap, "/gap_within_classes", "points"),
+        " points.",
+    )
 
 
 def _compared(material: Material) -> Iterator[Block]:
@@ -125,7 +136,9 @@ def _compared(material: Material) -> Iterator[Block]:
                 ),
                 words(gap.number(f"{place}/estimate", "signed_points")),
                 ends(gap, place, "signed_points"),
-                words(card.number("/gaps/memorisation/estimate", "signed_points")),
+                words(card.number("/gaps/memorisation/estimate", "signed_points"))
+                if card.value("/gaps/reference") == material.reference
+                else words("none here"),
                 retraining[0] if retraining else words("none here"),
             )
         )
@@ -232,11 +245,11 @@ def _supported_terms(ledger: Answer) -> Iterator[Inline]:
         yield from words(
             " points",
             interval(ledger, f"/terms/{i}", "signed_points"),
-            f" go with {TERMS.get(terms[i]['name'], terms[i]['name'])}. ",
+            f" go with {term_in_words(terms[i]['name'], terms[i]['estimate'])}. ",
         )
     for i, term in enumerate(terms[:-1]):
         if term["reason"]:
-            name = TERMS.get(term["name"], term["name"])
+            name = term_in_words(term["name"], term["estimate"])
             yield from words(
                 f"The part that goes with {name} cannot be told: ",
                 ledger.sentence(f"/terms/{i}/reason"),
@@ -251,8 +264,11 @@ def _supported_terms(ledger: Answer) -> Iterator[Inline]:
             ledger.number(f"/terms/{last}/estimate", "signed_points"),
             " points",
             interval(ledger, f"/terms/{last}", "signed_points"),
-            ", goes with none of these: label noise, classes that mean something else, or "
-            "difficulty that nothing here shows; the data cannot tell these apart.",
+            ", goes with none of these: "
+            if is_told(terms[last])
+            else ", is not told from 0; if there is one, it is ",
+            "label noise, classes that mean something else, or difficulty that nothing here shows; "
+            "the data cannot tell these apart.",
         )
 
 
@@ -330,7 +346,8 @@ def _difficulty(material: Material) -> Iterator[Block]:
 def _told_properties(difficulty: Answer) -> Iterator[Inline]:
     """Say which properties the gap goes with, by themselves: the largest three."""
     values = [one["explained"] for one in difficulty.value("/covariates")]
-    told = [i for i, value in enumerate(values) if is_told(value)]
+    all_of = [(i, EstimateOut.model_validate(value)) for i, value in enumerate(values)]
+    told = [i for i, _ in told_of_all(all_of, lambda one: one[1])]  # though all are looked at
     told.sort(key=lambda i: -abs(values[i]["estimate"]))
     if not told:
         yield Text("No property by itself is shown to go with it.")
@@ -372,15 +389,17 @@ def _classes(material: Material) -> Iterator[Block]:
         charts.spec(drawn, "classes"),
         words(
             "Gap of each class, noise reduced (dot), with its 95 % interval; tick: as counted; "
-            f"dashed: the gap of all images{first}. Ticks far from their dots are what chance does."
+            f"dashed: the gap of all images{first}. "
+            "A tick far from its dot was counted on few images."
         ),
         "Classes as dots with intervals: the gap of each, beside the gap of all images.",
     )
     yield Table(
         "class-table",
         words(
-            "The classes with the largest gaps, noise reduced. The last column is the chance, "
-            "adjusted for looking at all classes, that such a class only has the common gap."
+            "The classes with the largest gaps, noise reduced. q: of the test that the class has "
+            "the common gap, adjusted for looking at all classes; of those that are named at q up "
+            "to .05, a twentieth is expected to be named by chance."
         ),
         (
             Column("class", wide=True),
@@ -416,9 +435,9 @@ def _trust_in_classes(classes: Answer) -> Iterator[Inline]:
         yield from words(
             "The tenth of the classes that looks worst on one half of the target's images holds ",
             classes.number("/halves/chosen/estimate", "percent0"),
-            " of the gap there, but ",
+            " of the gap there, and ",
             classes.number("/halves/other/estimate", "percent0"),
-            " in the other half: to pick the worst by eye is to pick chance. ",
+            " in the other half, where chance did not choose them. ",
         )
     places = {test["name"]: i for i, test in enumerate(classes.value("/tests"))}
     equality, common = places.get("equality"), places.get("common_gap")
@@ -502,11 +521,11 @@ def _features(material: Material) -> Iterator[Block]:
         return
     yield Heading(words("Features"))
     yield paragraph(
-        "A feature can take part in the gap only if it moved and the head leans on it: in ",
+        "A shift of a feature matters to the head only if the head leans on it: in ",
         Ref("features"),
         " that is far from the middle and high up; ",
         Ref("feature-table"),
-        " lists the first.",
+        " lists the first. A feature that did not move may still tell the classes apart less well.",
     )
     # what is said of shares of variance explains numbers that this report does not show
     said = [
@@ -520,8 +539,8 @@ def _features(material: Material) -> Iterator[Block]:
         _spec(material, "features", "feature_scatter"),
         words(
             "Each feature once: how far it moved between images of one class, and how much the "
-            "head leans on it. Vermilion: the shift is told from chance. Only features at the top "
-            "left or top right could matter much."
+            "head leans on it. Vermilion: the shift is told from chance. Shifts that could matter "
+            "much are at the top left and the top right."
         ),
         "Features as dots: shift within classes against weight in the head.",
     )
@@ -530,7 +549,8 @@ def _features(material: Material) -> Iterator[Block]:
         "feature-table",
         words(
             "The features with the largest product of shift and weight. Shift: within classes, in "
-            "standard deviations. p: that it did not move, adjusted for looking at all features."
+            "standard deviations. p: of the test that it did not move, adjusted for looking at all "
+            "features; the intervals are not adjusted."
         ),
         (
             Column("feature", wide=True),
@@ -563,8 +583,8 @@ def _groups(material: Material) -> Iterator[Block]:
         return
     yield Heading(words("Groups of images"))
     yield paragraph(
-        "Images were also grouped by their features, and groups that lose more were looked for on "
-        "one half of the images and tested on the other.",
+        "Images were also grouped by their features, as train images lie; and groups that lose "
+        "more were looked for on one half of the images and tested on the other.",
     )
     yield from listed(sentences(slices, "/summary"))
 
@@ -594,7 +614,7 @@ def _images(material: Material) -> Iterator[Block]:
         words(
             f"Images of {material.target} that are wrong, each beside the most similar image of "
             f"{material.reference} of the same class that is right. What differs between the two "
-            "is what the model stumbles over."
+            "is a place to look, not a reason that was tested."
         ),
         (
             Column("wrong", wide=True),
@@ -698,14 +718,17 @@ def _changes(material: Material) -> Iterator[Block]:
         return
     yield Heading(words("Changes of the head"))
     yield paragraph(
-        "Each change was registered with its reason, trained on train rows alone and scored once "
-        "beside the original head on the same images (",
+        "Each change was registered with its reason and scored once beside the original head on "
+        "the same images; ",
+        *_learnt_from({one["use"] for _, one in tested}),
+        " (",
         Ref("changes"),
         ", ",
         Ref("change-table"),
         "). ",
         verdict_in_words(tested),
-        " A change that does nothing is a result too: it says where the gap does not come from.",
+        " A change of which nothing is shown is a result too: most refinements of a tuned head "
+        "change little.",
     )
     yield Figure(
         "changes",
@@ -719,8 +742,9 @@ def _changes(material: Material) -> Iterator[Block]:
     yield Table(
         "change-table",
         words(
-            "Changes of the head and what came. Change: of the gap, in points. p: adjusted for "
-            "all hypotheses of the family; none where a change reads test images and is in none. "
+            "Changes of the head and what came. Change: of the gap, in points. p: of what was "
+            "foretold, adjusted for all hypotheses of the family; none where a change reads test "
+            "images and is in none. "
             "Underpowered: too few images to tell."
         ),
         (
@@ -761,9 +785,24 @@ def _change_row(
     )
 
 
+def _learnt_from(uses: set[str]) -> Words:
+    """Say what the changes read: train rows, what was seen of the test sets, test images."""
+    if uses == {"train"}:
+        return words("all of them learn from train rows alone")
+    also = [
+        said
+        for use, said in (
+            (INFORMED, "some rest on what was seen on the other half of the test images"),
+            (TEST_INPUTS, "some read test images without their labels, to learn from them alone"),
+        )
+        if use in uses
+    ]
+    return words("heads are trained on train rows; " + ", ".join(also))
+
+
 def verdict_in_words(tested: list[tuple[int, Mapping[str, Any]]]) -> str:
     """Say which of the tested changes did what: by their verdicts."""
-    by_verdict: dict[str, list[str]] = {NARROWS: [], HELPS_BOTH: [], HURTS: []}
+    by_verdict: dict[str, list[str]] = {NARROWS: [], HELPS_BOTH: [], WIDENS: [], HURTS: []}
     for _, one in tested:
         for verdict in set(by_verdict) & set(one["result"]["verdicts"]):
             by_verdict[verdict].append(str(one["in_words"]))
@@ -774,8 +813,12 @@ def verdict_in_words(tested: list[tuple[int, Mapping[str, Any]]]) -> str:
     ]
     if by_verdict[HELPS_BOTH]:
         said.append(f"Better on both test sets: {'; '.join(by_verdict[HELPS_BOTH])}.")
+    if by_verdict[WIDENS]:
+        said.append(f"Shown to make the gap larger: {'; '.join(by_verdict[WIDENS])}.")
     if by_verdict[HURTS]:
-        said.append(f"Worse than the original: {'; '.join(by_verdict[HURTS])}.")
+        said.append(
+            f"Less accurate than the original on the target: {'; '.join(by_verdict[HURTS])}."
+        )
     return " ".join(said)
 
 
