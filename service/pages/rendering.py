@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from service.pages.glossary import GLOSSARY, explained, term
 _FOLDER = Path(__file__).parents[1]
 _TYPES = {".css": "text/css", ".js": "text/javascript"}
 _VEGA = "vega.js"  # made by an installed package, not a file of ours
+_IMPORT = re.compile(r'from "\./([\w.]+)"')
 
 
 def render(template: str, **values: Any) -> str:
@@ -74,10 +76,14 @@ def static_names() -> tuple[str, ...]:
 
 @cache
 def content(name: str) -> bytes:
-    """Return one of the page's own files as it is."""
+    """Return one of the page's own files; what it imports is named by its full address.
+
+    A module under two addresses is run twice: every form would be sent twice.
+    """
     if name == _VEGA:
         return charts.vega_bundle().encode()
-    return (_FOLDER / "static" / name).read_bytes()
+    text = (_FOLDER / "static" / name).read_text(encoding="utf-8")
+    return _IMPORT.sub(lambda found: f'from "{static_address(found[1])}"', text).encode()
 
 
 @cache

@@ -3,6 +3,7 @@
 import re
 import shutil
 
+from service.pages.rendering import static_address
 from tests.e2e.server import serving
 
 
@@ -29,6 +30,17 @@ def test_the_page_asks_no_other_host(client):
     assert "vegaEmbed" in chart
     assert client.get("/static/page.js").status_code == 200
     assert "vegaEmbed" in client.get("/static/vega.js").text
+
+
+def test_a_module_has_one_address(client):
+    """Under two it would be run twice: every form sent twice, every chart drawn twice."""
+    imported = 0
+    for name in ("hypotheses.js", "reports.js", "map.js"):
+        for address in re.findall(r'import .* from "(.*)"', client.get(f"/static/{name}").text):
+            imported += 1
+            assert address == static_address(address.split("/")[-1].split("?")[0])
+            assert client.get(address).status_code == 200
+    assert imported == 3
 
 
 def test_names_from_files_are_text_not_markup(tmp_path, world):
