@@ -27,6 +27,11 @@ GLOSSARY = {
     "margin": "How far the winning class is ahead of the next, in scores.",
     "ledger": "The gap written as a sum: each term says how much goes with one difference between "
     "the two sets.",
+    "difficulty": "How hard an image is for this model, told without its label: how sure the "
+    "model is, how near train images are.",
+    "entropy": "How evenly the probabilities are spread over classes: 0 where the model is sure.",
+    "hubness": "How often an image is among the nearest of others.",
+    "rest": "What goes with nothing that was measured here.",
     "label shift": "Another mix of classes.",
     "covariate": "Something known of each image, such as its brightness or how sure people are.",
     "standardised gap": "What the gap would be were images that are alike in this equally frequent "
@@ -52,7 +57,7 @@ _WORD = re.compile(
     r"(?<![\w-])(" + "|".join(re.escape(w) for w in sorted(GLOSSARY, key=len, reverse=True)) + r")"
     r"(?![\w-])"
 )
-_COMMON = {"gap", "points", "reference", "target", "head", "raw", "weight", "shift"}
+_COMMON = {"gap", "points", "reference", "target", "head", "raw", "weight", "shift", "rest"}
 
 
 def term(word: str, shown: str | None = None) -> Markup:
