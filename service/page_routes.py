@@ -281,6 +281,13 @@ def mapped(
     return image_map_page(frame, choice)
 
 
+@router.get("/view/{path:path}")
+def nowhere(path: str, request: Request) -> Response:
+    """Say that there is no such page."""
+    pages = ", ".join(page for page in PAGES if page)
+    return _refused(request, f"wanted a page of a model ({pages}), got {path!r}.", 404)
+
+
 @router.get("/static/{file}")
 def static(file: str, request: Request) -> Response:
     """Serve style and scripts; Vega comes from the installed package."""

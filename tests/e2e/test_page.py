@@ -43,6 +43,15 @@ def test_a_module_has_one_address(client):
     assert imported == 3
 
 
+def test_an_address_that_is_no_page_is_refused_by_a_page(client):
+    for path in ("/view/logistic/none", "/view/none", "/view/logistic/classes/x"):
+        answer = client.get(path)
+        assert answer.status_code in (404, 422), path
+        assert answer.headers["content-type"].startswith("text/html")
+        assert "This does not work" in answer.text
+        assert "wanted" in answer.text or "valid integer" in answer.text
+
+
 def test_names_from_files_are_text_not_markup(tmp_path, world):
     from fastapi.testclient import TestClient
 
