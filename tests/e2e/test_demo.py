@@ -20,6 +20,7 @@ from service.app import create_app
 from service.backbones import decoded
 from service.demo import demo_splits
 from service.errors import BackboneNotHere
+from service.gap.explaining import Question
 from service.looks import Look
 from service.settings import Settings
 
@@ -231,7 +232,7 @@ def test_an_interrupt_ends_without_a_traceback(run, monkeypatch):
     def interrupt(*_args, **_named):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Analysis, "gap", interrupt)
+    monkeypatch.setattr(Question, "gap", interrupt)
     assert run("gap", "pixels-logistic", status=130).strip() == "stopped"
 
 
