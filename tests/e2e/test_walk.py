@@ -33,7 +33,14 @@ def is_clean(tab, site) -> bool:
     return True
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(WIDE, "light"), (NARROW, "light"), (WIDE, "dark")])
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [
+        (WIDE, "light"),
+        (NARROW, "light"),
+        pytest.param(WIDE, "dark", marks=pytest.mark.slow),  # CI runs it by name
+    ],
+)
 def test_every_page_is_drawn_fits_and_can_be_read_by_all(site, open_tab, width, scheme):
     from axe_playwright_python.sync_playwright import Axe
 
