@@ -77,6 +77,17 @@ def _site(request: Request) -> Site:
     )
 
 
+def _framed(
+    model: str, request: Request, reference: _Split = None, target: _Split = None
+) -> Callable[[str], Frame]:
+    """Make the frame of a page of the model and the test sets that the address names."""
+    site = _site(request)
+    return lambda page: Frame(site, page, model, reference, target)
+
+
+_Framed = Annotated[Callable[[str], Frame], Depends(_framed)]
+
+
 def _refused(request: Request, why: str, status: int) -> Response:
     frame = Frame(_site(request), "refused")
     return HTMLResponse(frame.render("refused.html", why=why), status_code=status)
@@ -128,68 +139,45 @@ def of_model(model: str, request: Request, reference: _Split = None, target: _Sp
 
 
 @router.get("/view/{model}/classes")
-def all_classes(
-    model: str, request: Request, reference: _Split = None, target: _Split = None
-) -> str:
+def all_classes(frame: _Framed) -> str:
     """Show the gap class by class."""
-    return classes.all_classes(Frame(_site(request), "classes", model, reference, target))
+    return classes.all_classes(frame("classes"))
 
 
 @router.get("/view/{model}/classes/{class_id}")
-def one_class(
-    model: str,
-    class_id: int,
-    request: Request,
-    reference: _Split = None,
-    target: _Split = None,
-) -> str:
+def one_class(frame: _Framed, class_id: int) -> str:
     """Show one class: its numbers, confusions and images."""
-    frame = Frame(_site(request), "classes", model, reference, target)
-    return classes.one_class(frame, class_id)
+    return classes.one_class(frame("classes"), class_id)
 
 
 @router.get("/view/{model}/difficulty")
-def hard(
-    model: str,
-    request: Request,
-    covariate: str | None = None,
-    reference: _Split = None,
-    target: _Split = None,
-) -> str:
+def hard(frame: _Framed, covariate: str | None = None) -> str:
     """Show what the gap has to do with how hard images are."""
-    frame = Frame(_site(request), "difficulty", model, reference, target)
-    return difficulty.difficulty(frame, covariate)
+    return difficulty.difficulty(frame("difficulty"), covariate)
 
 
 @router.get("/view/{model}/line")
-def on_line(model: str, request: Request, reference: _Split = None, target: _Split = None) -> str:
+def on_line(frame: _Framed) -> str:
     """Show the model among others."""
-    return line.line(Frame(_site(request), "line", model, reference, target))
+    return line.line(frame("line"))
 
 
 @router.get("/view/{model}/hypotheses")
-def tried(model: str, request: Request, reference: _Split = None, target: _Split = None) -> str:
+def tried(frame: _Framed) -> str:
     """Show the hypotheses about the model, and a form for another."""
-    return hypotheses.hypotheses(Frame(_site(request), "hypotheses", model, reference, target))
+    return hypotheses.hypotheses(frame("hypotheses"))
 
 
 @router.get("/view/{model}/training")
-def trained(model: str, request: Request, reference: _Split = None, target: _Split = None) -> str:
+def trained(frame: _Framed) -> str:
     """Show how the model was trained: leaderboard and curves."""
-    return training.of_model(Frame(_site(request), "training", model, reference, target))
+    return training.of_model(frame("training"))
 
 
 @router.get("/view/{model}/images")
-def images_grid(
-    model: str,
-    request: Request,
-    asked: Annotated[Asked, Depends(_asked)],
-    reference: _Split = None,
-    target: _Split = None,
-) -> Response:
+def images_grid(frame: _Framed, asked: Annotated[Asked, Depends(_asked)]) -> Response:
     """Show the images behind the numbers as a grid."""
-    frame = Frame(_site(request), "images", model, reference, target)
-    found, status = images.grid(frame, asked)
+    found, status = images.grid(frame("images"), asked)
     return HTMLResponse(found, status)
 
 
@@ -207,65 +195,39 @@ def filtered(
 
 @router.get("/view/{model}/images/{image_id}")
 def one_image(
-    model: str,
-    image_id: int,
-    request: Request,
-    asked: Annotated[Asked, Depends(_asked)],
-    reference: _Split = None,
-    target: _Split = None,
-    near: bool = False,
+    frame: _Framed, image_id: int, asked: Annotated[Asked, Depends(_asked)], near: bool = False
 ) -> str:
     """Show one image: the picture, the answer, what is near it."""
-    frame = Frame(_site(request), "images", model, reference, target)
-    return images.one(frame, image_id, asked, near=near)
+    return images.one(frame("images"), image_id, asked, near=near)
 
 
 @router.get("/view/{model}/report")
-def reported(model: str, request: Request, reference: _Split = None, target: _Split = None) -> str:
+def reported(frame: _Framed) -> str:
     """Show the reports that were made, and a form for another."""
-    return report.report(Frame(_site(request), "report", model, reference, target))
+    return report.report(frame("report"))
 
 
 @router.get("/view/{model}/part/{name}")
-def one_part(
-    model: str,
-    name: str,
-    request: Request,
-    reference: _Split = None,
-    target: _Split = None,
-) -> str:
+def one_part(frame: _Framed, name: str) -> str:
     """Show a part of the answer that has no page of its own."""
-    return part.part(Frame(_site(request), "", model, reference, target), name)
+    return part.part(frame(""), name)
 
 
 @router.get("/view/{model}/features")
-def all_features(
-    model: str, request: Request, reference: _Split = None, target: _Split = None
-) -> str:
+def all_features(frame: _Framed) -> str:
     """Show which features moved, and how much the head leans on them."""
-    return features.all_features(Frame(_site(request), "features", model, reference, target))
+    return features.all_features(frame("features"))
 
 
 @router.get("/view/{model}/features/{feature}")
-def one_feature(
-    model: str,
-    feature: _Feature,
-    request: Request,
-    class_id: _Class = None,
-    reference: _Split = None,
-    target: _Split = None,
-) -> str:
+def one_feature(frame: _Framed, feature: _Feature, class_id: _Class = None) -> str:
     """Show one feature: its distribution, of all images and of one class."""
-    frame = Frame(_site(request), "features", model, reference, target)
-    return features.one_feature(frame, feature, class_id)
+    return features.one_feature(frame("features"), feature, class_id)
 
 
 @router.get("/view/{model}/map")
 def mapped(
-    model: str,
-    request: Request,
-    reference: _Split = None,
-    target: _Split = None,
+    frame: _Framed,
     method: Method = "pca",
     colour: str = "split",
     x_from: _End = None,
@@ -276,9 +238,8 @@ def mapped(
     page: Annotated[int, Query(ge=1, le=1_000_000)] = 1,
 ) -> str:
     """Show the map of the images, and the images of a part of it."""
-    frame = Frame(_site(request), "map", model, reference, target)
     choice = Choice(method, colour, x_from, x_to, y_from, y_to, cluster, page)
-    return image_map_page(frame, choice)
+    return image_map_page(frame("map"), choice)
 
 
 @router.get("/view/{path:path}")
