@@ -1,7 +1,6 @@
 """The use cases: train, evaluate, gap, predict. HTTP and command line are thin over these."""
 
 import dataclasses
-import os
 import time
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ from typing import IO, Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
+from etl.memory import memory_bytes
 from models import heads
 from models.errors import InvalidParams, WrongShape
 from models.gap import TestSet, report
@@ -650,6 +650,5 @@ def _weights_in_sd(head: heads.Head, train_sd: np.ndarray) -> np.ndarray:
 def resources_of(settings: Settings) -> heads.Resources:
     """Return what a training may use."""
     memory_gb = settings.memory_gb
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = machine // 2 if memory_gb is None else int(memory_gb * 1e9)
+    limit = memory_bytes() // 2 if memory_gb is None else int(memory_gb * 1e9)
     return heads.Resources(memory_limit=limit, spool=settings.data, device=settings.device)
