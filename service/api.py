@@ -4,7 +4,6 @@ Endpoints that touch the database are plain `def`, so that they run in threads a
 the event loop.
 """
 
-import errno
 from collections.abc import Iterator
 from pathlib import PurePath
 from tempfile import TemporaryFile
@@ -14,7 +13,6 @@ from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from etl.errors import DiskFull
 from service import charts, sealing, trainings
 from service.analysis import Analysis
 from service.arrow_predictions import ARROW
@@ -377,14 +375,8 @@ async def predict_arrow(
             await run_in_threadpool(
                 analysis.predict_arrow, model, body, answer, with_probabilities=probabilities
             )
-    except BaseException as error:
+    except BaseException:
         answer.close()
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(
-                f"room in {analysis.data} for the rows and their answer",
-                "a full disk",
-                "Free some space, or send fewer rows at once.",
-            ) from error
         raise
     size = answer.tell()
     answer.seek(0)

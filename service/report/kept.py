@@ -130,8 +130,12 @@ class Reports:
         )
         folder = self._folder / report
         files = {**made.files, _CARD: card.model_dump_json(indent=1).encode()}
-        for name, content in files.items():
-            replace_whole(folder / name, partial(_write, content))
+        try:
+            for name, content in files.items():
+                replace_whole(folder / name, partial(_write, content))
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         for old in self.all()[KEPT:]:
             shutil.rmtree(self._folder / old.report, ignore_errors=True)
         return card

@@ -1,0 +1,77 @@
+"""A full or faulty disk as a refusal, whichever library met it."""
+
+import errno
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+from safetensors import SafetensorError
+
+from etl.errors import DiskFault, DiskFull, LoadRefused
+
+DISK_ERRORS = (OSError, sqlite3.Error, duckdb.Error, SafetensorError)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FAULTY = (errno.EIO, errno.ESTALE, errno.EROFS, errno.EACCES, errno.ENXIO)
+_OF_SQLITE = {
+    sqlite3.SQLITE_FULL: errno.ENOSPC,
+    sqlite3.SQLITE_IOERR: errno.EIO,
+    sqlite3.SQLITE_CANTOPEN: errno.EIO,
+    sqlite3.SQLITE_READONLY: errno.EROFS,
+}
+
+
+def disk_refusal(error: BaseException, data: Path) -> LoadRefused | None:
+    """Return an error as a refusal where the disk is its cause; None for any other error.
+
+    Parameters
+    ----------
+    data
+        The data folder, for the words.
+    """
+    number = _number(error)
+    if number in _FULL:
+        return DiskFull(
+            f"room to write in {data}",
+            f"a full disk ({errno.errorcode[number]})",
+            "Nothing half written is kept. Free some space, or move the folder with GAP_DATA, and "
+            "ask again.",
+        )
+    if number in _FAULTY:
+        return DiskFault(
+            f"a disk that can be read and written for {data}",
+            f"{os.strerror(number)} ({errno.errorcode[number]})",
+            "Nothing half written is kept. Check the disk and the folder's permissions, and ask "
+            "again.",
+        )
+    return None
+
+
+@contextmanager
+def refusing_disk_faults(data: Path) -> Iterator[None]:
+    """Turn what a full or faulty disk raises into a refusal; any other error passes.
+
+    Raises
+    ------
+    DiskFull, DiskFault
+    """
+    try:
+        yield
+    except DISK_ERRORS as error:
+        refusal = disk_refusal(error, data)
+        if refusal is None:
+            raise
+        raise refusal from error
+
+
+def _number(error: BaseException) -> int | None:
+    """Return the system's number of what went wrong, where it is one of a disk."""
+    if isinstance(error, sqlite3.Error):
+        return _OF_SQLITE.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    if isinstance(error, DISK_ERRORS):  # libraries pass on the system's words, not its number
+        return next((n for n in (*_FULL, *_FAULTY) if os.strerror(n) in str(error)), None)
+    return None
