@@ -86,7 +86,7 @@ class Looks:
         except OSError as error:
             raise LookNotLogged(_refusal(self._file, error.strerror)) from error
         if written < len(content):
-            raise LookNotLogged(_refusal(self._file, f"{written} of {len(content)} bytes written"))
+            raise LookNotLogged(_refusal(self._file, f"{written} bytes of {len(content)} written"))
 
     def all(self) -> list[dict[str, Any]]:
         """Return all looks, newest first; lines that are none, as a full disk leaves, apart."""
