@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock, RLock
-from typing import IO, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -50,6 +50,9 @@ from service.terminal import Progress, part_of
 from service.thumbnails import Thumbnails
 from service.untrained import interpolate
 
+if TYPE_CHECKING:
+    from service.damage import Damage
+
 _ANSWERS_KEPT = 32
 _FEW_COPIES = 0.01  # of the train rows: below, they hardly move internal validation
 _Kept = TypeVar("_Kept")
@@ -85,6 +88,7 @@ class Analysis:
         self.results = Results(data)
         self.checkpoints = Checkpoints(data)
         self.backbones = Backbones(data)
+        self.damaged: list[Damage] = []  # files that were found so when the service started
         self.thumbnails = Thumbnails(self.database)
         self.near_train = OneByOne(self.database)
         self._predicting = Lock()  # one stream at a time, for the same reason

@@ -443,5 +443,6 @@ def ready(request: Request) -> Response:
     worker: Worker | None = request.app.state.worker
     database = _analysis(request).database.exists
     works = worker is not None and worker.is_alive
-    answer = ReadyOut(ready=database and works, database=database, worker=works)
+    damaged = [str(damage) for damage in _analysis(request).damaged]
+    answer = ReadyOut(ready=database and works, database=database, worker=works, damaged=damaged)
     return JSONResponse(answer.model_dump(), status_code=200 if answer.ready else 503)

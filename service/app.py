@@ -23,6 +23,7 @@ from models.errors import ModelError
 from service import VERSION
 from service.analysis import Analysis
 from service.api import router
+from service.damage import find_damage
 from service.disk import DISK_ERRORS, disk_refusal
 from service.errors import InUse, ServiceError, status_of
 from service.feature_routes import router as feature_router
@@ -81,7 +82,9 @@ def create_app(settings: Settings, *, with_worker: bool = True) -> FastAPI:
         lifespan=lifespan,
         dependencies=[Depends(sign_looks)],
     )
+    damaged = find_damage(settings.data)  # before anything is opened
     app.state.analysis = Analysis(settings.data, strict=settings.strict)
+    app.state.analysis.damaged = damaged
     app.state.jobs = Jobs(settings.data)
     app.state.looks = Looks(settings.data)
     app.state.worker = app.state.explainer = None

@@ -1,18 +1,23 @@
-"""A full or faulty disk as a refusal, whichever library met it."""
+"""A full or faulty disk as a refusal, whichever library met it; damaged files set aside."""
 
 import errno
 import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 from safetensors import SafetensorError
 
+from etl.database import DATABASE
 from etl.errors import DiskFault, DiskFull, LoadRefused
 
 DISK_ERRORS = (OSError, sqlite3.Error, duckdb.Error, SafetensorError)
+UNREADABLE = (pa.ArrowException, OSError, ValueError)  # of Parquet that is none
+_SIDE = ".damaged-"  # ends the name of what was set aside, with the time
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FAULTY = (errno.EIO, errno.ESTALE, errno.EROFS, errno.EACCES, errno.ENXIO)
 _OF_SQLITE = {
@@ -31,6 +36,12 @@ def disk_refusal(error: BaseException, data: Path) -> LoadRefused | None:
     data
         The data folder, for the words.
     """
+    if isinstance(error, duckdb.Error) and "Corrupt database file" in str(error):
+        return DiskFault(
+            f"a whole {DATABASE} in {data}",
+            str(error).splitlines()[0][:200],
+            "Load all files again: gapscope load FOLDER --replace.",
+        )
     number = _number(error)
     if number in _FULL:
         return DiskFull(
@@ -75,3 +86,14 @@ def _number(error: BaseException) -> int | None:
     if isinstance(error, DISK_ERRORS):  # libraries pass on the system's words, not its number
         return next((n for n in (*_FULL, *_FAULTY) if os.strerror(n) in str(error)), None)
     return None
+
+
+def set_aside(place: Path) -> str:
+    """Rename a damaged file or folder, and say what became of it; nothing is ever deleted."""
+    at = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
+    aside = place.with_name(f"{place.name}{_SIDE}{at}")
+    try:
+        place.rename(aside)
+    except OSError as error:
+        return f"It could not be set aside ({error.strerror}): move it away."
+    return f"It was set aside as {aside.name}."

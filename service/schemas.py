@@ -658,6 +658,7 @@ class ReadyOut(Answer):
     ready: bool
     database: bool
     worker: bool
+    damaged: list[str] = Field([], description="Files that were found damaged at start, in words.")
 
 
 class Problem(Answer):

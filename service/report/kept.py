@@ -93,7 +93,8 @@ class Reports:
 
     def all(self) -> list[ReportOut]:
         """Return the cards of all reports, newest first."""
-        found = [self._card(file) for file in self._folder.glob(f"*/{_CARD}")]
+        files = self._folder.glob(f"*/{_CARD}")
+        found = [self._card(file) for file in files if re.fullmatch(ID, file.parent.name)]
         return sorted(found, key=lambda card: (card.made_at, card.report), reverse=True)
 
     def card(self, report: str) -> ReportOut:
