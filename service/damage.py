@@ -1,12 +1,14 @@
 """Damaged files of a data folder: named at start, set aside where they can be made again.
 
-What is set aside gets `.damaged-<time>` after its name; nothing is ever deleted. Records of what was
-registered, sealed or looked at are never moved: they are named, and nothing is added to them. The
-folders of models are their own (`service.results`); kept answers are looked at when they are read.
+What is set aside gets `.damaged-<time>` after its name; nothing is ever deleted. Records of what
+was registered, sealed or looked at are never moved: they are named, and nothing is added to a
+broken chain. The folders of models are the affair of `service.results`; kept answers are looked at
+when they are read (`service.gap.store`).
 """
 
 import json
 import logging
+import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -23,7 +25,6 @@ from service.errors import BadLine
 from service.lines import Lines
 from service.register import Register
 from service.report.kept import FOLDER as REPORTS
-from service.report.kept import TYPES, ReportOut
 
 _JOBS = "jobs.sqlite"
 _log = logging.getLogger("gapscope")
@@ -150,15 +151,8 @@ def _is_look(line: bytes) -> bool:
 
 
 def _reports(data: Path) -> Iterator[Damage]:
-    for folder in sorted((data / REPORTS).glob("?" * 12)):
-        try:
-            card = ReportOut.model_validate_json((folder / "card.json").read_bytes())
-            sizes = {name: (folder / name).stat().st_size for name in TYPES}
-            wrong = None if sizes == card.n_bytes else "a file has not the size that it was made in"
-        except FileNotFoundError as error:
-            wrong = f"{Path(error.filename).name} is missing"
-        except ValueError:
-            wrong = "its card cannot be read"
+    for folder in sorted((data / REPORTS).glob("*")):
+        wrong = Reports(data).wrong(folder.name) if re.fullmatch(ID, folder.name) else None
         if wrong is not None:
             yield Damage(
                 f"{REPORTS}/{folder.name}", wrong, f"{set_aside(folder)} Make the report again."
@@ -166,7 +160,7 @@ def _reports(data: Path) -> Iterator[Damage]:
 
 
 def _beside(data: Path) -> Iterator[Damage]:
-    """What is attached beside the database: views read all of it, so that one would harm all."""
+    """Look at what is attached beside the database: views read all, so that one would harm all."""
     again = {ANNOTATIONS: "gapscope annotate FILE", IMAGES: "gapscope link-images FOLDER"}
     for folder, command in again.items():
         for file in sorted((data / folder).glob("*.parquet")):
