@@ -11,7 +11,7 @@ import logging
 import re
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,12 +19,13 @@ import duckdb
 import pyarrow.parquet as pq
 
 from etl.database import DATABASE, LOOKS, RESULTS, attach
-from etl.sidecar import ANNOTATIONS, IMAGES
+from etl.sidecar import ANNOTATIONS, IMAGES, write_empty
 from service.disk import UNREADABLE, disk_refusal, set_aside
 from service.errors import BadLine
 from service.lines import Lines
 from service.register import Register
 from service.report.kept import FOLDER as REPORTS
+from service.report.kept import ID, Reports
 
 _JOBS = "jobs.sqlite"
 _log = logging.getLogger("gapscope")
@@ -169,6 +170,9 @@ def _beside(data: Path) -> Iterator[Damage]:
             except UNREADABLE as error:
                 todo = f"{set_aside(file)} Attach it again: {command}."
                 yield Damage(f"{folder}/{file.name}", str(error).splitlines()[0][:200], todo)
+    if (data / DATABASE).is_file():
+        with suppress(OSError):  # views find nothing to read without the typed empty files
+            write_empty(data)
     lines = Lines(data)
     for file in lines.files():
         try:
