@@ -39,7 +39,7 @@ def make_whole(folder: Path, world: dict[tuple[str, str], Split]) -> Path:
     analysis.evaluate("logistic")
     Hypotheses(analysis).register(HypothesisIn(**HYPOTHESIS))
     val = world["val", "toy"]
-    said = pd.DataFrame({"path": val.paths, "label": val.labels, "prediction": val.labels})
+    said = pd.DataFrame({"path": val.paths, "label": val.labels, "top1": val.labels})
     said.to_csv(data / "said.csv", index=False)
     return data
 
