@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock, RLock
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +26,7 @@ from service.audit import Audit, audit_model, with_records
 from service.backbones import Backbones, decoded
 from service.checkpoints import Checkpoints, Note
 from service.database import JOIN, Database, TestRows, place_of
+from service.disk import Damage
 from service.errors import DataChanged, ModelExists, NotATest, NotFound, TestWasTrained
 from service.evaluations import SEED, prediction_table, records_of, scores_out
 from service.gaps import gaps_of
@@ -49,9 +50,6 @@ from service.settings import Settings, read_settings
 from service.terminal import Progress, part_of
 from service.thumbnails import Thumbnails
 from service.untrained import interpolate
-
-if TYPE_CHECKING:
-    from service.damage import Damage
 
 _ANSWERS_KEPT = 32
 _FEW_COPIES = 0.01  # of the train rows: below, they hardly move internal validation

@@ -12,7 +12,6 @@ import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
@@ -20,7 +19,7 @@ import pyarrow.parquet as pq
 
 from etl.database import DATABASE, LOOKS, RESULTS, attach
 from etl.sidecar import ANNOTATIONS, IMAGES, write_empty
-from service.disk import UNREADABLE, disk_refusal, set_aside
+from service.disk import UNREADABLE, Damage, disk_refusal, set_aside
 from service.errors import BadLine
 from service.lines import Lines
 from service.register import Register
@@ -29,25 +28,6 @@ from service.report.kept import ID, Reports
 
 _JOBS = "jobs.sqlite"
 _log = logging.getLogger("gapscope")
-
-
-@dataclass(frozen=True)
-class Damage:
-    """A file that is not as it was written.
-
-    Attributes
-    ----------
-    file : its place in the data folder
-    wrong : what is wrong with it
-    todo : what to do
-    """
-
-    file: str
-    wrong: str
-    todo: str
-
-    def __str__(self) -> str:
-        return f"{self.file} is damaged: {self.wrong}. {self.todo}"
 
 
 def find_damage(data: Path) -> list[Damage]:

@@ -5,6 +5,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,6 +27,25 @@ _OF_SQLITE = {
     sqlite3.SQLITE_CANTOPEN: errno.EIO,
     sqlite3.SQLITE_READONLY: errno.EROFS,
 }
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A file that is not as it was written.
+
+    Attributes
+    ----------
+    file : its place in the data folder
+    wrong : what is wrong with it
+    todo : what to do
+    """
+
+    file: str
+    wrong: str
+    todo: str
+
+    def __str__(self) -> str:
+        return f"{self.file} is damaged: {self.wrong}. {self.todo}"
 
 
 def disk_refusal(error: BaseException, data: Path) -> LoadRefused | None:
