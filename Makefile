@@ -25,7 +25,7 @@ $(VENV)/.dev-installed: $(VENV)/.installed
 	$(PIP) --no-build-isolation -e '.[dev]'
 	@touch $@
 
-.PHONY: help install up sql test test-full test-science bench bench-full lint docs
+.PHONY: help install up sql test test-full test-science bench bench-full lint docs audit-dependencies sbom
 install: $(VENV)/.installed  ## make .venv, nothing else
 
 up: install  ## install, load the demo where there is no database, serve until Ctrl-C
@@ -68,3 +68,10 @@ lint: $(VENV)/.dev-installed  ## ruff, mypy --strict, import contracts
 docs: $(VENV)/.dev-installed  ## regenerate sql/README.md and the marked blocks of README
 	$(BIN)/python -m tests.contract.sql_readme
 	$(BIN)/python -m tests.contract.readme_blocks
+
+audit-dependencies: $(VENV)/.dev-installed  ## known vulnerabilities of the pinned versions
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tests.contract.audit_dependencies
+
+sbom: $(VENV)/.dev-installed  ## bill of materials of what is installed: build/sbom.json
+	@mkdir -p build
+	$(BIN)/cyclonedx-py environment --output-reproducible --pyproject pyproject.toml -o build/sbom.json $(VENV)

@@ -1,7 +1,21 @@
-"""Hand memory that was freed back to the system."""
+"""How much memory there is, and handing what was freed back to the system."""
 
 import ctypes
+import os
 from contextlib import suppress
+from pathlib import Path
+
+# of a container, and of a service with a limit (control groups, version 2)
+_LIMIT = Path("/sys/fs/cgroup/memory.max")
+
+
+def memory_bytes() -> int:
+    """Return the memory of the machine, or of the container where that is less."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        return min(machine, int(_LIMIT.read_text(encoding="ascii")))
+    except (OSError, ValueError):  # no control groups here, or "max": no limit
+        return machine
 
 
 def give_back_memory() -> None:

@@ -9,6 +9,7 @@ Files are put in place whole. Typed empty ones stand beside them, so that no vie
 import fcntl
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -74,7 +75,8 @@ def replace_whole(file: Path, write: Callable[[Path], object]) -> None:
             write(fresh)
             _sync(fresh)
             fresh.replace(file)
-            _sync(file.parent)
+            with suppress(OSError):  # it is there, whole; a power cut would bring the old one back
+                _sync(file.parent)
         finally:
             fresh.unlink(missing_ok=True)
 

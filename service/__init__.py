@@ -9,6 +9,8 @@ evaluations  what a model said and is worth, as it is stored
 database   reads gap.duckdb, read-only
 annotations  what else is known about the images, on the command line
 results    reads and writes trained models and their predictions
+disk       a full or faulty disk as a refusal
+damage     damaged files, named and set aside when the service starts
 checkpoints  what trainings keep on their way
 jobs       the job table, and the worker process that empties it
 schemas    the JSON of requests and answers

@@ -1,7 +1,6 @@
 """The use cases: train, evaluate, gap, predict. HTTP and command line are thin over these."""
 
 import dataclasses
-import os
 import time
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ from typing import IO, Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
+from etl.memory import memory_bytes
 from models import heads
 from models.errors import InvalidParams, WrongShape
 from models.gap import TestSet, report
@@ -26,6 +26,7 @@ from service.audit import Audit, audit_model, with_records
 from service.backbones import Backbones, decoded
 from service.checkpoints import Checkpoints, Note
 from service.database import JOIN, Database, TestRows, place_of
+from service.disk import Damage
 from service.errors import DataChanged, ModelExists, NotATest, NotFound, TestWasTrained
 from service.evaluations import SEED, prediction_table, records_of, scores_out
 from service.gaps import gaps_of
@@ -85,6 +86,7 @@ class Analysis:
         self.results = Results(data)
         self.checkpoints = Checkpoints(data)
         self.backbones = Backbones(data)
+        self.damaged: list[Damage] = []  # files that were found so when the service started
         self.thumbnails = Thumbnails(self.database)
         self.near_train = OneByOne(self.database)
         self._predicting = Lock()  # one stream at a time, for the same reason
@@ -650,6 +652,5 @@ def _weights_in_sd(head: heads.Head, train_sd: np.ndarray) -> np.ndarray:
 def resources_of(settings: Settings) -> heads.Resources:
     """Return what a training may use."""
     memory_gb = settings.memory_gb
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = machine // 2 if memory_gb is None else int(memory_gb * 1e9)
+    limit = memory_bytes() // 2 if memory_gb is None else int(memory_gb * 1e9)
     return heads.Resources(memory_limit=limit, spool=settings.data, device=settings.device)

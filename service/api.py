@@ -4,7 +4,6 @@ Endpoints that touch the database are plain `def`, so that they run in threads a
 the event loop.
 """
 
-import errno
 import shutil
 from collections.abc import Iterator
 from pathlib import PurePath
@@ -16,7 +15,6 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from etl.errors import DiskFull
 from service import charts, sealing, trainings
 from service.analysis import Analysis
 from service.arrow_predictions import ARROW
@@ -408,14 +406,8 @@ async def predict_arrow(
             await run_in_threadpool(
                 analysis.predict_arrow, model, body, answer, with_probabilities=probabilities
             )
-    except BaseException as error:
+    except BaseException:
         answer.close()
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(
-                f"room in {analysis.data} for the rows and their answer",
-                "a full disk",
-                "Free some space, or send fewer rows at once.",
-            ) from error
         raise
     size = answer.tell()
     answer.seek(0)
@@ -488,7 +480,8 @@ def ready(request: Request) -> Response:
         "disk": shutil.disk_usage(_analysis(request).data).free >= _LEAST_FREE_BYTES,
     }
     is_ready = all(checks.values()) and not is_stopping
-    answer = ReadyOut(ready=is_ready, **checks, stopping=is_stopping)
+    damaged = [str(damage) for damage in _analysis(request).damaged]
+    answer = ReadyOut(ready=is_ready, **checks, stopping=is_stopping, damaged=damaged)
     return JSONResponse(answer.model_dump(), status_code=200 if is_ready else 503)
 
 

@@ -23,6 +23,8 @@ from models.errors import ModelError
 from service import VERSION
 from service.analysis import Analysis
 from service.api import router
+from service.damage import find_damage
+from service.disk import DISK_ERRORS, disk_refusal
 from service.errors import InUse, ServiceError, status_of
 from service.feature_routes import router as feature_router
 from service.gap_routes import router as gap_router
@@ -80,7 +82,9 @@ def create_app(settings: Settings, *, with_worker: bool = True) -> FastAPI:
         lifespan=lifespan,
         dependencies=[Depends(sign_looks)],
     )
+    damaged = find_damage(settings.data)  # before anything is opened
     app.state.analysis = Analysis(settings.data, strict=settings.strict)
+    app.state.analysis.damaged = damaged
     app.state.jobs = Jobs(settings.data)
     app.state.looks = Looks(settings.data)
     app.state.worker = app.state.explainer = None
@@ -100,6 +104,8 @@ def create_app(settings: Settings, *, with_worker: bool = True) -> FastAPI:
     app.include_router(page_router)
     for root in (ServiceError, LoadRefused, ModelError):
         app.add_exception_handler(root, _refusal)
+    for kind in DISK_ERRORS:
+        app.add_exception_handler(kind, _disk)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(ClientDisconnect, _gone)
@@ -187,6 +193,14 @@ async def _refusal(request: Request, error: Exception) -> JSONResponse:
     if hasattr(error, "retry_after_s"):
         answer.headers["Retry-After"] = str(error.retry_after_s)
     return answer
+
+
+async def _disk(request: Request, error: Exception) -> JSONResponse:
+    refusal = disk_refusal(error, request.app.state.analysis.data)
+    if refusal is None:
+        raise error
+    _log.error("%s %s: %s", request.method, request.url.path, refusal, exc_info=error)
+    return await _refusal(request, refusal)
 
 
 async def _invalid(_request: Request, error: Exception) -> JSONResponse:

@@ -70,6 +70,14 @@ def _run(command: _Command, arguments: argparse.Namespace) -> int:
         return 2
     except BrokenPipeError:  # the reader had enough: `gapscope gap m | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception as error:
+        from service.disk import disk_refusal
+
+        refusal = disk_refusal(error, read_settings().data)
+        if refusal is None:
+            raise
+        print(f"refused ({refusal.code}): {refusal}", file=sys.stderr)
+        return 2
     return 0
 
 

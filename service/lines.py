@@ -90,7 +90,17 @@ class Lines:
         BadLine
             A file is not as it was written.
         """
-        return [_read(file) for file in self._files()]
+        return [self.read(file) for file in self.files()]
+
+    def read(self, file: Path) -> StoredLine:
+        """Return the line in one of the files.
+
+        Raises
+        ------
+        BadLine
+            It is not as it was written.
+        """
+        return _read(file)
 
     def between(self, reference: str, target: str) -> list[StoredLine]:
         """Return the lines of one pair of splits, by name.
@@ -103,7 +113,7 @@ class Lines:
 
     def state(self) -> list[tuple[str, int, int]]:
         """Return what tells the present lines from all others: files, sizes, times."""
-        found = [(file.name, file.stat()) for file in self._files()]
+        found = [(file.name, file.stat()) for file in self.files()]
         return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in found]
 
     def add(
@@ -191,7 +201,8 @@ class Lines:
             )
         return reference, target
 
-    def _files(self) -> list[Path]:
+    def files(self) -> list[Path]:
+        """Return the file of every line, by name."""
         found = self._folder.glob("*.csv")
         return sorted(file for file in found if re.match(NAME, file.stem))
 
@@ -371,7 +382,7 @@ def _read(file: Path) -> StoredLine:
         values = [[float(row[name]) for name in _COLUMNS[3:]] for row in rows]
         models = [row["model"] for row in rows]
         ((reference, target),) = ends
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise _changed(file) from error
     table = np.array(values)
     if len(table) < LEAST_ROWS or not ((table > 0) & (table < 1)).all():

@@ -73,16 +73,20 @@ class Looks:
         )
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            place = os.open(self._file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, _MODE)
+            place = os.open(self._file, os.O_RDWR | os.O_APPEND | os.O_CREAT, _MODE)
             try:
+                # a line that a full disk left half written must not take this one with it
+                size = os.fstat(place).st_size
+                is_torn = size > 0 and os.pread(place, 1, size - 1) != b"\n"
+                content = b"\n" * is_torn + f"{line}\n".encode()
                 # one write to a file opened for appending is never mixed with another's
-                written = os.write(place, f"{line}\n".encode())
+                written = os.write(place, content)
             finally:
                 os.close(place)
         except OSError as error:
             raise LookNotLogged(_refusal(self._file, error.strerror)) from error
-        if written <= len(line):
-            raise LookNotLogged(_refusal(self._file, f"{written} bytes of {len(line) + 1} written"))
+        if written < len(content):
+            raise LookNotLogged(_refusal(self._file, f"{written} bytes of {len(content)} written"))
 
     def count(self) -> int:
         """Return how many looks there were."""

@@ -9,6 +9,7 @@ signature: who rewrites both files can make a new chain, so that the head of the
 the report that rests on it.
 """
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -81,6 +82,7 @@ class Register:
         RecordChanged
             A stored record was changed: nothing is added after it.
         """
+        undone = True
         try:
             with self._locked() as file:
                 records = self.all()
@@ -90,20 +92,37 @@ class Register:
                 content = json.loads(json.dumps(content, allow_nan=False))
                 record = Record(at, kind, content, previous, _sha256(at, kind, content, previous))
                 line = f"{json.dumps(asdict(record), ensure_ascii=True)}\n".encode()
-                start = os.fstat(file).st_size
-                if os.write(file, line) != len(line):
+                start = len(_whole_lines(self._file.read_bytes()))
+                os.ftruncate(file, start)  # of what a disk or a kill left half written
+                undone = False
+                try:
+                    if os.write(file, line) != len(line):
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                    os.fsync(file)
+                    self._count(len(records) + 1, record.sha256)
+                except OSError:
                     os.ftruncate(file, start)
-                    raise OSError(28, "the disk is full")
-                os.fsync(file)
-                new = self._head.with_name(f".{self._head.name}.new")
-                new.write_text(json.dumps({"n": len(records) + 1, "sha256": record.sha256}))
-                new.replace(self._head)
+                    undone = True
+                    raise
         except OSError as error:
+            left = "Nothing was done" if undone else "It may be there all the same: look first"
             raise RecordNotKept(
-                f"wanted to add a record to {self._file}, got: {error.strerror}. Nothing was done: "
-                "make the file writable, or free some space."
+                f"wanted to add a record to {self._file}, got: {error.strerror}. {left}; make the "
+                "file writable, or free some space, and ask again."
             ) from error
         return record
+
+    def _count(self, n: int, sha256: str) -> None:
+        """Say how many records there are, and the hash of the newest."""
+        new = self._head.with_name(f".{self._head.name}.new")
+        try:
+            with new.open("w", encoding="ascii") as stream:
+                stream.write(json.dumps({"n": n, "sha256": sha256}))
+                stream.flush()
+                os.fsync(stream.fileno())
+            new.replace(self._head)
+        finally:
+            new.unlink(missing_ok=True)
 
     def all(self) -> list[Record]:
         """Return all records, oldest first.
@@ -166,7 +185,7 @@ class Register:
             return [], None
         records: list[Record] = []
         previous = _FIRST
-        for number, line in enumerate(self._file.read_bytes().splitlines(), 1):
+        for number, line in enumerate(_whole_lines(self._file.read_bytes()).splitlines(), 1):
             try:
                 record = Record(**json.loads(line))
             except (ValueError, TypeError):
@@ -188,6 +207,11 @@ class Register:
             yield file
         finally:
             os.close(file)
+
+
+def _whole_lines(content: bytes) -> bytes:
+    """Return what ends with a line's end: the rest was being added when it was cut off."""
+    return content[: content.rfind(b"\n") + 1]
 
 
 def _sha256(at: str, kind: str, content: dict[str, Any], previous: str) -> str:

@@ -13,6 +13,7 @@ A folder appears whole or not at all; no pickle is written or read.
 """
 
 import dataclasses
+import errno
 import fcntl
 import hashlib
 import json
@@ -268,6 +269,8 @@ class Results:
             try:
                 fresh.rename(place)
             except OSError as error:
+                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+                    raise
                 raise ModelExists(
                     f"wanted a new name, got {card['model']!r}, which is taken. Choose another."
                 ) from error

@@ -103,9 +103,9 @@ def kept(data: Path, model: str, reference: str, key: str) -> SelfTestOut | None
     """Return the self-test of a model on a reference in this state, or None."""
     try:
         found = json.loads(_file(data, model, reference).read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+        return SelfTestOut(**found["selftest"]) if found["key"] == key else None
+    except (FileNotFoundError, ValueError, TypeError, KeyError):  # none, or damaged: tested anew
         return None
-    return SelfTestOut(**found["selftest"]) if found.get("key") == key else None
 
 
 def in_words(one: ExplainerOut) -> str:

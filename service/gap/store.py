@@ -10,6 +10,7 @@ the same share a key.
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import uuid
@@ -20,11 +21,15 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel
+from pydantic_core import from_json
 
 from etl.database import RESULTS
+from service.disk import UNREADABLE, set_aside
 
 FORMAT = 4  # raise it whenever an explainer's numbers or answers change
 _FOLDER = "gap"
+_WHOLE: dict[Path, tuple[int, int]] = {}  # answers that were found whole: time, size
+_log = logging.getLogger("gapscope")
 
 
 class Store:
@@ -34,27 +39,47 @@ class Store:
         self._results = data / RESULTS
 
     def read(self, model: str, key: str, part: str) -> bytes | None:
-        """Return the JSON of an answer, or None where it is not there."""
+        """Return the JSON of an answer, or None where it is not there, or damaged and set aside."""
+        file = self._file(model, key, part)
         try:
-            return self._file(model, key, part).read_bytes()
+            content = file.read_bytes()
+            version = (file.stat().st_mtime_ns, len(content))
+            if _WHOLE.get(file) != version:  # once: to parse a large answer takes its time
+                from_json(content)
+                _WHOLE[file] = version
         except FileNotFoundError:
             return None
+        except ValueError as error:
+            _log.error("%s is damaged: %s. %s", file, error, set_aside(file))
+            return None
+        return content
 
     def write(self, model: str, key: str, part: str, answer: bytes) -> None:
         """Keep an answer: whole or not at all; a model that is gone keeps nothing."""
         self._write(model, self._file(model, key, part), answer)
 
     def read_table(self, model: str, key: str, part: str) -> pa.Table | None:
-        """Return the rows of a part, or None where they are not there."""
+        """Return the rows of a part, or None where they are not there.
+
+        Where they are damaged, they are set aside with the answer that leads to them: both are
+        computed anew.
+        """
+        file = self._file(model, key, part, "parquet")
         try:
-            return pq.read_table(self._file(model, key, part, "parquet"), partitioning=None)
+            return pq.read_table(file, partitioning=None, page_checksum_verification=True)
         except FileNotFoundError:
             return None
+        except UNREADABLE as error:
+            _log.error("%s is damaged: %s. %s", file, error, set_aside(file))
+        answer = self._file(model, key, part)
+        if answer.is_file():
+            set_aside(answer)
+        return None
 
     def write_table(self, model: str, key: str, part: str, table: pa.Table) -> None:
         """Keep the rows of a part, as `write` keeps its answer."""
         rows = pa.BufferOutputStream()
-        pq.write_table(table, rows, compression="zstd")
+        pq.write_table(table, rows, compression="zstd", write_page_checksum=True)
         self._write(model, self._file(model, key, part, "parquet"), rows.getvalue().to_pybytes())
 
     def _write(self, model: str, file: Path, content: bytes) -> None:

@@ -172,6 +172,7 @@ class Frame:
             ends=self.ends,
             named=self.named,
             pages=PAGES,
+            damaged=analysis.damaged,
             splits=splits,
             test_splits=list(
                 dict.fromkeys(row["split"] for row in splits if row["role"] != "train")

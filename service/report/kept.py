@@ -4,6 +4,7 @@ reports/<id>/report.pdf, report.html, report.json
 reports/<id>/card.json      written last: without it there is no report
 """
 
+import hashlib
 import re
 import shutil
 from collections.abc import Mapping
@@ -83,6 +84,7 @@ class ReportOut(Answer):
     target: str
     made_at: datetime
     n_bytes: dict[str, int] = Field(description="Size of each file.")
+    sha256: dict[str, str] = Field({}, description="Digest of each file; none of an old report.")
 
 
 class Reports:
@@ -93,7 +95,8 @@ class Reports:
 
     def all(self) -> list[ReportOut]:
         """Return the cards of all reports, newest first."""
-        found = [self._card(file) for file in self._folder.glob(f"*/{_CARD}")]
+        files = self._folder.glob(f"*/{_CARD}")
+        found = [self._card(file) for file in files if re.fullmatch(ID, file.parent.name)]
         return sorted(found, key=lambda card: (card.made_at, card.report), reverse=True)
 
     def card(self, report: str) -> ReportOut:
@@ -117,6 +120,21 @@ class Reports:
         self.card(report)
         return self._file(report, name).read_bytes()
 
+    def wrong(self, report: str) -> str | None:
+        """Return what is wrong with a report, in words; None where it is whole."""
+        try:
+            card = self._card(self._folder / report / _CARD)
+            contents = {name: (self._folder / report / name).read_bytes() for name in TYPES}
+        except FileNotFoundError as error:
+            return f"{Path(error.filename).name} is missing"
+        except ValueError:
+            return f"{_CARD} cannot be read"
+        for name, content in contents.items():
+            found = hashlib.sha256(content).hexdigest()
+            if len(content) != card.n_bytes[name] or found != card.sha256.get(name, found):
+                return f"{name} is not as it was made"
+        return None
+
     def keep(self, report: str, made: Report) -> ReportOut:
         """Keep a report under an id, and forget the oldest where there are too many."""
         card = ReportOut(
@@ -127,11 +145,16 @@ class Reports:
             target=made.target,
             made_at=made.made_at,
             n_bytes={name: len(content) for name, content in made.files.items()},
+            sha256={n: hashlib.sha256(content).hexdigest() for n, content in made.files.items()},
         )
         folder = self._folder / report
         files = {**made.files, _CARD: card.model_dump_json(indent=1).encode()}
-        for name, content in files.items():
-            replace_whole(folder / name, partial(_write, content))
+        try:
+            for name, content in files.items():
+                replace_whole(folder / name, partial(_write, content))
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         for old in self.all()[KEPT:]:
             shutil.rmtree(self._folder / old.report, ignore_errors=True)
         return card

@@ -320,6 +320,8 @@ def test_each_service_is_hardened(name: str) -> None:
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert 0 < service["pids_limit"] <= 4096
+    assert interpolated(service["mem_limit"]) == "16g"
+    assert interpolated(service["mem_limit"], GAPSCOPE_MEMORY="40g") == "40g"
     assert service["init"] is True
     grace = re.fullmatch(r"(\d+)s", service["stop_grace_period"])
     assert grace is not None

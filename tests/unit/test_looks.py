@@ -97,3 +97,12 @@ def test_the_lines_are_json(tmp_path):
     Looks(tmp_path).record(Look('a"b\n', "gap"), "val", 1)
     (line,) = (tmp_path / "results" / "looks.jsonl").read_text().splitlines()
     assert json.loads(line)["model"] == 'a"b\n'
+
+
+def test_e29_a_torn_line_takes_no_other_with_it(tmp_path):
+    looks = Looks(tmp_path)
+    looks.record(Look("a", "evaluate"), "val", 1)
+    with (tmp_path / "results" / "looks.jsonl").open("a") as file:
+        file.write('{"looked_at": "2026-')
+    looks.record(Look("b", "evaluate"), "val", 1)
+    assert [look["model"] for look in looks.all()] == ["b", "a"]

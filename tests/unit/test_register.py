@@ -1,6 +1,7 @@
 """Records are only added; a changed one is found."""
 
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -111,3 +112,42 @@ def test_numbers_that_json_lacks_are_refused(tmp_path):
         Register(tmp_path, "things").add("thing", {"x": float("nan")})
     assert file_of(tmp_path).read_text() == ""
     assert json.dumps(Register(tmp_path, "things").all()) == "[]"
+
+
+def test_e29_a_half_written_record_is_none_and_the_next_takes_its_place(tmp_path):
+    register = Register(tmp_path, "things")
+    register.add("thing", {"number": 0})
+    with file_of(tmp_path).open("a") as file:
+        file.write('{"added_at": "2026-')
+    assert len(register.all()) == 1
+    register.add("thing", {"number": 1})
+    assert [record.content["number"] for record in register.all()] == [0, 1]
+
+
+def test_e29_a_record_whose_count_cannot_be_written_is_not_kept(tmp_path, monkeypatch):
+    register = Register(tmp_path, "things")
+    register.add("thing", {"number": 0})
+    before = file_of(tmp_path).read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.replace", _full)
+        with pytest.raises(RecordNotKept, match="Nothing was done"):
+            register.add("thing", {"number": 1})
+        assert file_of(tmp_path).read_bytes() == before
+        patch.setattr("os.ftruncate", _full_at_second(os.ftruncate))
+        with pytest.raises(RecordNotKept, match="It may be there all the same"):
+            register.add("thing", {"number": 1})
+    assert register.broken() is None
+
+
+def _full(*_):
+    raise OSError(28, "No space left on device")
+
+
+def _full_at_second(real):
+    calls = []
+
+    def truncate(*arguments):
+        calls.append(arguments)
+        return real(*arguments) if len(calls) == 1 else _full()
+
+    return truncate
