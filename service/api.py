@@ -18,7 +18,7 @@ from etl.errors import DiskFull
 from service import charts, sealing, trainings
 from service.analysis import Analysis
 from service.arrow_predictions import ARROW
-from service.drawing import Drawing, drawn
+from service.drawing import DRAWN, Drawing, drawn
 from service.errors import NotFound
 from service.gap import PARTS
 from service.gap.explaining import Question
@@ -46,7 +46,6 @@ from service.schemas import (
     PredictImageOut,
     PredictIn,
     PredictOut,
-    Problem,
     PublishedLineOut,
     ReadyOut,
     SplitOut,
@@ -55,18 +54,7 @@ from service.schemas import (
 )
 from service.seals import SealIn, SealOut, Seals, SealsOut, seals_chart
 
-_REFUSALS: dict[int | str, dict[str, object]] = {
-    status: {"model": Problem, "description": text}
-    for status, text in {
-        404: "No such thing",
-        409: "It does not fit what is there",
-        422: "The request is wrong",
-        503: "There is no database yet",
-    }.items()
-}
-
-
-router = APIRouter(responses=_REFUSALS)
+router = APIRouter()
 _Name = Annotated[
     ModelName, Path(description="Name of a trained model.", examples=["pixels-logistic"])
 ]
@@ -210,7 +198,7 @@ def curves(model: _Name, request: Request) -> CurvesOut:
     return trainings.curves(_analysis(request).results, model)
 
 
-@router.get("/models/{model}/chart/{name}", tags=["models"])
+@router.get("/models/{model}/chart/{name}", responses=DRAWN, tags=["models"])
 def training_chart(
     model: _Name,
     name: Annotated[str, Path(examples=["leaderboard"], description="leaderboard, loss")],
@@ -263,7 +251,7 @@ def list_seals(request: Request) -> SealsOut:
     return Seals(_analysis(request).data).all()
 
 
-@router.get("/seals/chart", tags=["analysis"])
+@router.get("/seals/chart", responses=DRAWN, tags=["analysis"])
 def chart_of_seals(request: Request, format: Drawing = "json") -> Response:  # noqa: A002
     """Draw all predictions beside what came: a Vega-Lite spec, a page, an SVG or a PNG."""
     return drawn(seals_chart(Seals(_analysis(request).data).all()), format)
@@ -300,7 +288,7 @@ def gap(
     return answer.model_copy(update={"features": answer.features[:top]})
 
 
-@router.get("/gap/{model}/chart/{name}", tags=["analysis"])
+@router.get("/gap/{model}/chart/{name}", responses=DRAWN, tags=["analysis"])
 def chart(
     model: _Name,
     name: Annotated[str, Path(examples=["gap"], description=", ".join(_GAP_CHARTS))],
@@ -350,9 +338,6 @@ def _check_type(request: Request, *types: str) -> None:
     response_class=StreamingResponse,
     responses={
         200: {"description": "An Arrow stream", "content": {ARROW: {}}},
-        413: {"model": Problem, "description": "The body is too large"},
-        415: {"model": Problem, "description": "Another Content-Type is wanted"},
-        507: {"model": Problem, "description": "The disk is full"},
     },
     openapi_extra=_body_of(ARROW),
 )
@@ -415,10 +400,6 @@ def _pieces(file: IO[bytes]) -> Iterator[bytes]:
 @router.post(
     "/predict/image",
     tags=["models"],
-    responses={
-        413: {"model": Problem, "description": "The body is too large"},
-        415: {"model": Problem, "description": "Another Content-Type is wanted"},
-    },
     openapi_extra=_body_of(*_IMAGES),
 )
 async def predict_image(
@@ -445,7 +426,11 @@ async def health() -> HealthOut:
     return HealthOut()
 
 
-@router.get("/ready", tags=["service"], responses={503: {"model": ReadyOut}})
+@router.get(
+    "/ready",
+    tags=["service"],
+    responses={200: {"model": ReadyOut}, 503: {"model": ReadyOut, "description": "Not ready"}},
+)
 def ready(request: Request) -> Response:
     """Say whether there is a database to read and a worker to train; 503 where not."""
     worker: Worker | None = request.app.state.worker
