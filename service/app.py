@@ -204,11 +204,11 @@ async def _invalid(_request: Request, error: Exception) -> JSONResponse:
 async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     headers = error.headers
-    route = request.scope.get("route")
-    # several routes may share an address, of which Starlette names the first's methods
-    shared = request.app.openapi()["paths"].get(getattr(route, "path", None))
-    if error.status_code == 405 and shared:
-        headers = {"Allow": ", ".join(method.upper() for method in shared)}
+    if error.status_code == 405:
+        # several routes may share an address, of which Starlette names the first's methods
+        route = request.scope.get("route")
+        shared = request.app.openapi()["paths"].get(getattr(route, "path", None))
+        headers = {"Allow": ", ".join(method.upper() for method in shared)} if shared else headers
     detail = {404: "No such address; /docs lists them.", 405: "Not with this method; see /docs."}
     code = {413: "body_too_large", 415: "wrong_content_type"}
     return _problem(

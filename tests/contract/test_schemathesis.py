@@ -96,6 +96,7 @@ class Run:
 
     statuses: Counter = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
+    varied: list[str] = field(default_factory=list)  # operations whose requests are not all alike
 
     @property
     def n(self):
@@ -165,6 +166,10 @@ def send(data, max_examples, seed):
     )
     schema = schemathesis.openapi.from_asgi("/openapi.json", served, config=config)
     run = Run()
+    for path, operations in app.openapi()["paths"].items():
+        for method, operation in operations.items():
+            if operation.get("parameters") or "requestBody" in operation:
+                run.varied.append(f"{method.upper()} {path}")
     for event in from_schema(schema).execute():
         if isinstance(event, events.ScenarioFinished):
             _note(run, event.recorder)
@@ -188,12 +193,23 @@ def _note(run, recorder):
                 )
 
 
-@pytest.mark.parametrize("max_examples", [int(os.environ.get("N_EX", "100"))])
+@pytest.mark.filterwarnings("ignore:Generating overly large repr")
+@pytest.mark.parametrize(
+    ("max_examples", "least"),
+    [
+        pytest.param(2, 2_000, id="2-examples"),
+        pytest.param(100, 7_000, id="100-examples", marks=pytest.mark.slow),
+        pytest.param(300, 20_000, id="20000-requests", marks=pytest.mark.slow),
+    ],
+)
 def test_no_request_at_random_is_answered_otherwise_than_described(
-    full_world, tmp_path, max_examples, capsys
+    full_world, tmp_path, max_examples, least, capsys
 ):
     data = shutil.copytree(full_world, tmp_path / "data")
     run = send(data, max_examples, SEED)
     with capsys.disabled():
         print(f"\n{run.n:,} requests at random, GAPSCOPE_SEED={SEED}")
     assert not run.wrong, f"GAPSCOPE_SEED={SEED}: {len(run.wrong)}\n" + "\n".join(run.wrong[:20])
+    assert run.n >= least, f"GAPSCOPE_SEED={SEED}"
+    few = {one: run.n_of(one) for one in run.varied if run.n_of(one) < max_examples}
+    assert not few, f"GAPSCOPE_SEED={SEED}"
