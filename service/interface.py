@@ -54,9 +54,19 @@ def _with_refusals(described: dict[str, Any]) -> dict[str, Any]:
     }
     for operations in described["paths"].values():
         for operation in operations.values():
+            for parameter in operation.get("parameters", ()):
+                _without_null(parameter["schema"])
             answers = operation["responses"]
             if "HTTPValidationError" in str(answers.get("422")):
                 del answers["422"]
             for status in parts["responses"]:
                 answers.setdefault(status, {"$ref": f"#/components/responses/{status}"})
     return described
+
+
+def _without_null(schema: dict[str, Any]) -> None:
+    """A parameter that may be left out is described as null, which no address or header can say."""
+    kinds = [kind for kind in schema.get("anyOf", ()) if kind != {"type": "null"}]
+    if len(kinds) == 1:
+        del schema["anyOf"]
+        schema.update(kinds[0])

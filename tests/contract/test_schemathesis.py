@@ -23,7 +23,7 @@ from service.analysis import Analysis
 from service.app import create_app
 from service.arrow_predictions import ARROW
 from service.hypotheses.testing import Hypotheses
-from service.jobs import DATABASE
+from service.jobs.table import DATABASE
 from service.report.kept import make_and_keep
 from service.settings import Settings
 
