@@ -65,7 +65,7 @@ def _with_refusals(described: dict[str, Any]) -> dict[str, Any]:
 
 
 def _without_null(schema: dict[str, Any]) -> None:
-    """A parameter that may be left out is described as null, which no address or header can say."""
+    """Describe a parameter that may be left out as what it is: no address or header says null."""
     kinds = [kind for kind in schema.get("anyOf", ()) if kind != {"type": "null"}]
     if len(kinds) == 1:
         del schema["anyOf"]

@@ -363,7 +363,7 @@ def test_whatever_is_done_in_whatever_order_the_service_keeps_its_word(files, tm
     run_state_machine_as_test(
         make,
         settings=settings(
-            max_examples=int(os.environ.get("N_EX", 50)),
+            max_examples=50,
             stateful_step_count=30,
             deadline=None,
             print_blob=True,
