@@ -18,7 +18,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from service import charts, sealing, trainings
 from service.analysis import Analysis
 from service.arrow_predictions import ARROW
-from service.drawing import Drawing, drawn
+from service.drawing import DRAWN, Drawing, drawn
 from service.errors import NotFound
 from service.gap import PARTS
 from service.gap.explaining import Question
@@ -30,6 +30,7 @@ from service.lines import Lines
 from service.looks import Looks
 from service.queueing import IdempotencyKey, job_out
 from service.schemas import (
+    LARGEST,
     AnnotationOut,
     AuditOut,
     CurvesOut,
@@ -46,7 +47,6 @@ from service.schemas import (
     PredictImageOut,
     PredictIn,
     PredictOut,
-    Problem,
     PublishedLineOut,
     ReadyOut,
     SplitOut,
@@ -55,18 +55,7 @@ from service.schemas import (
 )
 from service.seals import SealIn, SealOut, Seals, SealsOut, seals_chart
 
-_REFUSALS: dict[int | str, dict[str, object]] = {
-    status: {"model": Problem, "description": text}
-    for status, text in {
-        404: "No such thing",
-        409: "It does not fit what is there",
-        422: "The request is wrong",
-        503: "There is no database yet",
-    }.items()
-}
-
-
-router = APIRouter(responses=_REFUSALS)
+router = APIRouter()
 _Name = Annotated[
     ModelName, Path(description="Name of a trained model.", examples=["pixels-logistic"])
 ]
@@ -138,7 +127,7 @@ def job_events(
     last_event_id: Annotated[
         int | None,
         Header(
-            ge=0, lt=2**63, description="Id of the last event that came: tell what changed since."
+            ge=0, le=LARGEST, description="Id of the last event that came: tell what changed since."
         ),
     ] = None,
 ) -> Response:
@@ -239,7 +228,7 @@ def curves(model: _Name, request: Request) -> CurvesOut:
     return trainings.curves(_analysis(request).results, model)
 
 
-@router.get("/models/{model}/chart/{name}", tags=["models"])
+@router.get("/models/{model}/chart/{name}", responses=DRAWN, tags=["models"])
 def training_chart(
     model: _Name,
     name: Annotated[str, Path(examples=["leaderboard"], description="leaderboard, loss")],
@@ -292,7 +281,7 @@ def list_seals(request: Request) -> SealsOut:
     return Seals(_analysis(request).data).all()
 
 
-@router.get("/seals/chart", tags=["analysis"])
+@router.get("/seals/chart", responses=DRAWN, tags=["analysis"])
 def chart_of_seals(request: Request, format: Drawing = "json") -> Response:  # noqa: A002
     """Draw all predictions beside what came: a Vega-Lite spec, a page, an SVG or a PNG."""
     return drawn(seals_chart(Seals(_analysis(request).data).all()), format)
@@ -329,7 +318,7 @@ def gap(
     return answer.model_copy(update={"features": answer.features[:top]})
 
 
-@router.get("/gap/{model}/chart/{name}", tags=["analysis"])
+@router.get("/gap/{model}/chart/{name}", responses=DRAWN, tags=["analysis"])
 def chart(
     model: _Name,
     name: Annotated[str, Path(examples=["gap"], description=", ".join(_GAP_CHARTS))],
@@ -379,9 +368,6 @@ def _check_type(request: Request, *types: str) -> None:
     response_class=StreamingResponse,
     responses={
         200: {"description": "An Arrow stream", "content": {ARROW: {}}},
-        413: {"model": Problem, "description": "The body is too large"},
-        415: {"model": Problem, "description": "Another Content-Type is wanted"},
-        507: {"model": Problem, "description": "The disk is full"},
     },
     openapi_extra=_body_of(ARROW),
 )
@@ -438,10 +424,6 @@ def _pieces(file: IO[bytes]) -> Iterator[bytes]:
 @router.post(
     "/predict/image",
     tags=["models"],
-    responses={
-        413: {"model": Problem, "description": "The body is too large"},
-        415: {"model": Problem, "description": "Another Content-Type is wanted"},
-    },
     openapi_extra=_body_of(*_IMAGES),
 )
 async def predict_image(
@@ -468,7 +450,11 @@ async def health() -> HealthOut:
     return HealthOut()
 
 
-@router.get("/ready", tags=["service"], responses={503: {"model": ReadyOut}})
+@router.get(
+    "/ready",
+    tags=["service"],
+    responses={200: {"model": ReadyOut}, 503: {"model": ReadyOut, "description": "Not ready"}},
+)
 def ready(request: Request) -> Response:
     """Say whether there is a database to read, a worker to train, and room; 503 where not."""
     state = request.app.state

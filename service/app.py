@@ -4,7 +4,7 @@ import fcntl
 import logging
 import socket
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from http import HTTPStatus
 from pathlib import Path
@@ -30,6 +30,7 @@ from service.feature_routes import router as feature_router
 from service.gap_routes import router as gap_router
 from service.hypothesis_routes import router as hypotheses_router
 from service.image_routes import router as image_router
+from service.interface import PROBLEM, describe
 from service.jobs import EXPLAIN, TRAIN, Jobs, Worker, explain_on, stop_all
 from service.looks import Looks
 from service.metrics import Metrics
@@ -102,6 +103,7 @@ def create_app(settings: Settings, *, with_worker: bool = True) -> FastAPI:
     app.include_router(selftest_router)
     app.include_router(report_router)
     app.include_router(page_router)
+    describe(app)
     for root in (ServiceError, LoadRefused, ModelError):
         app.add_exception_handler(root, _refusal)
     for kind in DISK_ERRORS:
@@ -171,11 +173,11 @@ def _alone(data: Path) -> Iterator[None]:
         yield
 
 
-def _problem(status: int, title: str, detail: str, code: str) -> JSONResponse:
+def _problem(
+    status: int, title: str, detail: str, code: str, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
     problem = Problem(title=title, status=status, detail=detail, code=code)
-    return JSONResponse(
-        problem.model_dump(), status_code=status, media_type="application/problem+json"
-    )
+    return JSONResponse(problem.model_dump(), status, headers, media_type=PROBLEM)
 
 
 async def _refusal(request: Request, error: Exception) -> JSONResponse:
@@ -219,8 +221,14 @@ async def _invalid(_request: Request, error: Exception) -> JSONResponse:
     )
 
 
-async def _http(_request: Request, error: Exception) -> JSONResponse:
+async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
+    headers = error.headers
+    if error.status_code == 405:
+        # several routes may share an address, of which Starlette names the first's methods
+        route = request.scope.get("route")
+        shared = request.app.openapi()["paths"].get(getattr(route, "path", None))
+        headers = {"Allow": ", ".join(method.upper() for method in shared)} if shared else headers
     detail = {404: "No such address; /docs lists them.", 405: "Not with this method; see /docs."}
     code = {413: "body_too_large", 415: "wrong_content_type"}
     return _problem(
@@ -228,6 +236,7 @@ async def _http(_request: Request, error: Exception) -> JSONResponse:
         HTTPStatus(error.status_code).phrase,
         detail.get(error.status_code, str(error.detail)),
         code.get(error.status_code, "http"),
+        headers,
     )
 
 

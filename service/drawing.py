@@ -14,6 +14,13 @@ Drawing = Annotated[
 ]
 
 
+_TYPES = ("application/json", "text/html", "image/svg+xml", "image/png", "text/csv")
+# for the interface's description
+DRAWN: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The chart, as `format` says", "content": {kind: {} for kind in _TYPES}}
+}
+
+
 def drawn(spec: dict[str, Any], format: str) -> Response:  # noqa: A002
     """Answer with a Vega-Lite spec, or a picture of it."""
     if format == "svg":

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
-from service.drawing import Drawing, drawn
+from service.drawing import DRAWN, Drawing, drawn
 from service.gap import image_map
 from service.gap.distribution import DistributionOut, distribution, spec
 from service.gap.explaining import Question
@@ -43,7 +43,9 @@ def feature_distribution(
     return distribution(analysis, question, feature, class_id)
 
 
-@router.get("/gap/{model}/features/{feature}/distribution/chart", tags=["analysis"])
+@router.get(
+    "/gap/{model}/features/{feature}/distribution/chart", responses=DRAWN, tags=["analysis"]
+)
 def feature_distribution_chart(
     model: _Name,
     feature: _Feature,
@@ -58,7 +60,7 @@ def feature_distribution_chart(
     return drawn(spec(answer), format)
 
 
-@router.get("/gap/{model}/map/chart", tags=["analysis"])
+@router.get("/gap/{model}/map/chart", responses=DRAWN, tags=["analysis"])
 def map_chart(
     model: _Name,
     request: Request,

@@ -7,7 +7,7 @@ import pyarrow as pa
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from service.analysis import Analysis
-from service.drawing import Drawing, drawn
+from service.drawing import DRAWN, Drawing, drawn
 from service.errors import NotFound, NotReady
 from service.gap import PARTS, SLOW, images
 from service.gap.difficulty import DifficultyOut, covariate_chart
@@ -109,7 +109,7 @@ def masked(
     raise not_ready(f"mask {mask} of {model!r}", asked[0])
 
 
-@router.get("/gap/{model}/difficulty/chart", tags=["analysis"])
+@router.get("/gap/{model}/difficulty/chart", responses=DRAWN, tags=["analysis"])
 def chart_of_covariate(
     model: _Name,
     request: Request,

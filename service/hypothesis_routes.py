@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from models.refining.recipes import RECIPES
-from service.drawing import Drawing, drawn
+from service.drawing import DRAWN, Drawing, drawn
 from service.hypotheses.charts import hypotheses_spec
 from service.hypotheses.registry import model_of
 from service.hypotheses.schemas import (
@@ -60,7 +60,7 @@ def recipes() -> list[RecipeOut]:
     ]
 
 
-@router.get("/hypotheses/chart", tags=["hypotheses"])
+@router.get("/hypotheses/chart", responses=DRAWN, tags=["hypotheses"])
 def chart(
     request: Request,
     baseline: Annotated[str | None, Query(description="A model; default: all.")] = None,

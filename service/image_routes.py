@@ -9,11 +9,11 @@ from service.gap import image_detail, images
 from service.gap_routes import explained, rows_of_images
 from service.jobs import Job
 from service.queueing import accepted
-from service.schemas import JobOut, ModelName, Problem
+from service.schemas import LARGEST, JobOut, ModelName
 from service.thumbnails import TYPE, Edge
 
 router = APIRouter()
-ImageId = Annotated[int, Path(ge=0, le=2**63 - 1, description="`image_id` of an image.")]
+ImageId = Annotated[int, Path(ge=0, le=LARGEST, description="`image_id` of an image.")]
 _Split = Annotated[str | None, Query(description="A test split; default: as the load says.")]
 
 
@@ -24,7 +24,6 @@ _Split = Annotated[str | None, Query(description="A test split; default: as the 
     responses={
         200: {"content": {TYPE: {}}, "description": "The image, its larger side at most `size`"},
         304: {"description": "It is the one that is known already"},
-        404: {"model": Problem, "description": "Not linked, gone, or no image: the code says"},
     },
 )
 def thumbnail(
@@ -33,7 +32,10 @@ def thumbnail(
     size: Annotated[Edge, Query(description="Larger side at most, in pixels.")] = Edge.SMALL,
     if_none_match: Annotated[str | None, Header(include_in_schema=False)] = None,
 ) -> Response:
-    """Show the linked file of an image, small, encoded anew."""
+    """Show the linked file of an image, small, encoded anew.
+
+    404: not linked, gone, or no image; the code says which.
+    """
     analysis: Analysis = request.app.state.analysis
     found = analysis.thumbnails.get(image_id, size)
     # asked again each time: another load may give an id to another image

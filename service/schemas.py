@@ -1,10 +1,18 @@
 """The JSON of requests and answers; charts are drawn from the same objects."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from models.estimate import Estimate
 from models.gap import GapReport
@@ -17,12 +25,26 @@ ModelName = Annotated[str, Field(pattern=NAME)]
 HeadName = Annotated[str, Field(pattern=r"^(sklearn:)?[A-Za-z_]{1,60}$")]
 JobKind = Literal["train", "hypothesis", "explain", "mask", "suggest", "selftest", "report"]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+LARGEST = 2**53 - 1  # whole numbers beyond it are not the same to every reader of JSON
+# cards and logs hold UTC without saying so
+Moment = Annotated[
+    datetime, AfterValidator(lambda at: at if at.tzinfo is not None else at.replace(tzinfo=UTC))
+]
 
 
 class Answer(BaseModel):
     """Base of all answers: immutable, and never a NaN."""
 
     model_config = ConfigDict(frozen=True, ser_json_inf_nan="null", protected_namespaces=())
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """Promise that an answer holds nothing but what is described."""
+        found = handler(core_schema)
+        handler.resolve_ref_schema(found)["additionalProperties"] = False
+        return found
 
 
 class Request(BaseModel):
@@ -74,7 +96,7 @@ class TrainIn(Request):
 
     backbone: str
     head: HeadName = "logistic"
-    seed: int = Field(ge=0, lt=2**63, description="Of the folds; the same seed, the same model.")
+    seed: int = Field(ge=0, le=LARGEST, description="Of the folds; the same seed, the same model.")
     name: ModelName | None = Field(None, description="Default: <backbone>-<head>, numbered.")
     params: dict[str, Any] = Field(
         default_factory=dict,
@@ -108,8 +130,8 @@ class JobOut(Answer):
     progress: float = Field(ge=0, le=1)
     message: str
     error: str | None
-    created_at: datetime
-    finished_at: datetime | None
+    created_at: Moment
+    finished_at: Moment | None
 
 
 class CandidateOut(Answer):
@@ -256,7 +278,7 @@ class ModelOut(Answer):
     validation: ValidationOut | None
     train_sha256: list[str] = Field(description="Digests of the train files that it learnt from.")
     seconds_s: float | None
-    created_at: datetime
+    created_at: Moment
     imported: ImportOut | None = Field(None, description="Null for a model trained here.")
     given: GivenOut | None = Field(None, description="Null but for a native head.")
     interpolated: InterpolatedOut | None = Field(None, description="Null but for such a head.")
@@ -402,7 +424,7 @@ class AnnotationOut(Answer):
 
     source: str
     origin: str = Field(description="Name of the file, or what else it was made from.")
-    created_at: datetime
+    created_at: Moment
     n_rows: int = Field(description="Rows in the file: matched, ambiguous or unmatched.")
     n_matched: int
     n_ambiguous: int = Field(description="Rows that fit several images; none was taken.")
@@ -433,7 +455,7 @@ class SelfTestIn(Request):
     model: ModelName
     reference: str | None = Field(None, description="A test split; default: as the load says.")
     budget_s: float = Field(900.0, ge=1, le=86_400, description="Time for it.")
-    seed: int = Field(0, ge=0, lt=2**63, description="Of the sets.")
+    seed: int = Field(0, ge=0, le=LARGEST, description="Of the sets.")
 
 
 class ScoresOut(Answer):
@@ -598,7 +620,7 @@ class AuditOut(Answer):
 class LookOut(Answer):
     """One read of test labels."""
 
-    looked_at: datetime = Field(description="UTC.")
+    looked_at: Moment = Field(description="UTC.")
     who: str
     model: str | None
     split: str | None = Field(description="Null: any of them.")

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from service import selftest
-from service.drawing import Drawing, drawn
+from service.drawing import DRAWN, Drawing, drawn
 from service.errors import NotFound
 from service.gap.error_rates import SelfTestOut
 from service.gap.explaining import Question
@@ -49,7 +49,7 @@ def self_test(model: _Name, request: Request, reference: _Split = None) -> SelfT
     return _refuse(question, last)
 
 
-@router.get("/selftest/{model}/chart", tags=["analysis"])
+@router.get("/selftest/{model}/chart", responses=DRAWN, tags=["analysis"])
 def chart(
     model: _Name,
     request: Request,

@@ -6,6 +6,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import io
+import random
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -20,6 +21,14 @@ from service.analysis import Analysis
 from service.app import create_app
 from service.settings import Settings
 from tests.world import Split, make_world, write_world
+
+# of requests and steps at random; set here, so that xdist's workers inherit it
+os.environ.setdefault("GAPSCOPE_SEED", str(random.SystemRandom().getrandbits(32)))
+
+
+def pytest_report_header() -> str:
+    """Say how to repeat what is random."""
+    return f"GAPSCOPE_SEED={os.environ['GAPSCOPE_SEED']}"
 
 
 @pytest.fixture(scope="session")
