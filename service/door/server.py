@@ -7,7 +7,6 @@ that what all of them hold is bounded.
 """
 
 import asyncio
-import json
 import logging
 import sys
 import uuid
@@ -22,6 +21,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from service.door.limits import HEADER_BYTES
 from service.door.policy import guard
 from service.door.refusals import PROBLEM
+from service.schemas import Problem
 from service.settings import Settings
 
 CONNECTIONS = 512
@@ -30,6 +30,15 @@ BODY_S, BODY_STEP_BYTES = 30.0, 32 << 10
 ANSWER_S = 30.0
 _REST_S = 5.0  # of a body that was answered before it had come
 _LOOK_S = 0.5
+_REFUSALS = {
+    "bad_http": (400, "wanted an HTTP/1.1 request, got what is none."),
+    "too_slow": (408, f"wanted a header within {HEADER_S:.0f} s, and of a body "
+                 f"{BODY_STEP_BYTES:,} bytes in each {BODY_S:.0f} s, got less. Send it faster."),
+    "headers_too_large": (431, f"wanted headers of at most {HEADER_BYTES:,} bytes, got more. "
+                          "Send fewer."),
+    "overloaded": (503, f"wanted at most {CONNECTIONS} connections at once, got one more. Try "
+                   "again in a second."),
+}  # fmt: skip
 _log = logging.getLogger("gapscope.server")
 
 
@@ -65,11 +74,7 @@ class PatientProtocol(H11Protocol):
         self._waited: tuple[str, object] | None = None
         self._since, self._had = 0.0, 0
         if len(self.connections) > CONNECTIONS:
-            self._refuse(
-                503,
-                "overloaded",
-                f"wanted at most {CONNECTIONS} connections at once, got one more. Try again in a second.",
-            )
+            self._refuse("overloaded")
             return
         self._watch()
 
@@ -81,14 +86,7 @@ class PatientProtocol(H11Protocol):
     def send_400_response(self, _msg: str) -> None:
         """Refuse what is no HTTP, or has more of a header than is kept: as a problem."""
         hint = getattr(sys.exception(), "error_status_hint", 400)
-        if hint == 431:
-            self._refuse(
-                431,
-                "headers_too_large",
-                f"wanted headers of at most {HEADER_BYTES:,} bytes, got more. Send fewer.",
-            )
-        else:
-            self._refuse(400, "bad_http", "wanted an HTTP/1.1 request, got what is none.")
+        self._refuse("headers_too_large" if hint == 431 else "bad_http")
 
     def _watch(self) -> None:
         """Look at what is waited for, twice a second, as long as the connection is open."""
@@ -100,11 +98,7 @@ class PatientProtocol(H11Protocol):
             self._waited, self._since, self._had = (waits, self.cycle), now, progress
         elif waits and now - self._since > seconds:
             if waits in ("header", "body"):
-                self._refuse(
-                    408,
-                    "too_slow",
-                    f"wanted a {waits} to come on within {seconds:.0f} s, got less. Send it faster.",
-                )
+                self._refuse("too_slow")
             else:
                 _log.info("a client was closed: it left an answer, or sent on after it")
                 self.transport.abort()
@@ -123,8 +117,9 @@ class PatientProtocol(H11Protocol):
             return "body", self._n_bytes, BODY_S, BODY_STEP_BYTES
         return "", 0, 0.0, 1
 
-    def _refuse(self, status: int, code: str, detail: str) -> None:
+    def _refuse(self, code: str) -> None:
         """Answer without the application, where no answer has begun, and close."""
+        status, detail = _REFUSALS[code]
         request_id = uuid.uuid4().hex
         _log.info("refused", extra={"fields": {"status": status, "code": code, "why": detail,
                                                "request": request_id}})  # fmt: skip
@@ -134,14 +129,19 @@ class PatientProtocol(H11Protocol):
             if self.cycle.response_started:
                 self.transport.abort()
                 return
-        body = json.dumps(
-            {"type": "about:blank", "title": code.replace("_", " "), "status": status,
-             "detail": detail, "code": code, "request": request_id}
-        ).encode()  # fmt: skip
-        start = {"status": status, "headers": [(b"content-type", PROBLEM.encode()),
-                 (b"content-length", b"%d" % len(body)), (b"connection", b"close")]}  # fmt: skip
+        problem = Problem(
+            title=code.replace("_", " "),
+            status=status,
+            detail=detail,
+            code=code,
+            request=request_id,
+        )
+        body = problem.model_dump_json().encode()
+        headers = [(b"content-type", PROBLEM.encode()), (b"content-length", b"%d" % len(body)),
+                   (b"connection", b"close")]  # fmt: skip
         if status == 503:
-            start["headers"].append((b"retry-after", b"1"))  # type: ignore[attr-defined]
+            headers.append((b"retry-after", b"1"))
+        start = {"type": "http.response.start", "status": status, "headers": headers}
         guard(start, request_id)
         lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}".encode()]
         lines += [name + b": " + value for name, value in start["headers"]]  # type: ignore[attr-defined]
