@@ -33,8 +33,9 @@ from service.feature_routes import router as feature_router
 from service.gap_routes import router as gap_router
 from service.hypothesis_routes import router as hypotheses_router
 from service.image_routes import router as image_router
-from service.jobs import EXPLAIN, Jobs, Worker, explain_on
+from service.jobs import EXPLAIN, TRAIN, Jobs, Worker, explain_on, stop_all
 from service.looks import Looks
+from service.metrics import Metrics
 from service.page_routes import router as page_router
 from service.report_routes import router as report_router
 from service.selftest_routes import router as selftest_router
@@ -69,16 +70,15 @@ def create_app(settings: Settings, *, with_worker: bool = True) -> FastAPI:
             app.state.analysis.results.sweep()
             app.state.analysis.checkpoints.sweep()
             if with_worker:
-                app.state.worker = Worker(settings.data, settings.threads)
-                app.state.explainer = Worker(
+                app.state.worker = workers[TRAIN] = Worker(settings.data, settings.threads)
+                app.state.explainer = workers[EXPLAIN] = Worker(
                     settings.data, settings.threads, explain_on, lane=EXPLAIN
                 )
-                app.state.worker.start()
-                app.state.explainer.start()
+                for worker in workers.values():
+                    worker.start()
             yield
-            for worker in (app.state.worker, app.state.explainer):
-                if worker is not None:
-                    worker.stop()
+            app.state.stopping.set()
+            stop_all(workers.values())
 
     app: FastAPI = FastAPIOffline(
         title="Gapscope",
@@ -94,11 +94,15 @@ def create_app(settings: Settings, *, with_worker: bool = True) -> FastAPI:
     app.state.jobs = Jobs(settings.data)
     app.state.looks = Looks(settings.data)
     app.state.worker = app.state.explainer = None
+    workers: dict[str, Worker] = {}
+    app.state.metrics = Metrics(settings.data, app.state.jobs, app.state.looks, workers)
     app.state.naming = threading.Lock()
+    app.state.stopping = threading.Event()
     app.add_middleware(GZipMiddleware, minimum_size=10_000)
     token = token_of(settings)
     app.state.has_token = token is not None
-    app.add_middleware(Door, settings=settings, token=token)
+    observe = app.state.metrics.observe
+    app.add_middleware(Door, settings=settings, token=token, observe=observe)
     app.include_router(gap_router)
     app.include_router(feature_router)
     app.include_router(image_router)
@@ -152,7 +156,9 @@ async def _refusal(_request: Request, error: Exception) -> JSONResponse:
     status = status_of(error)
     if status == 500:
         _log.error("a refusal that is a fault", exc_info=error)
-    return problem(status, getattr(error, "code", "refused"), str(error))
+    after = getattr(error, "retry_after_s", None)
+    headers = None if after is None else {"Retry-After": str(after)}
+    return problem(status, getattr(error, "code", "refused"), str(error), headers=headers)
 
 
 async def _invalid(_request: Request, error: Exception) -> JSONResponse:

@@ -4,6 +4,7 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Callable
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -17,6 +18,9 @@ from service.door.token import Access
 from service.settings import Settings
 
 _log = logging.getLogger("gapscope.request")
+_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
+_GONE = 499  # as nginx counts clients that went away
+Observe = Callable[[str, str, int, float], None]
 _ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 
@@ -26,13 +30,17 @@ class Door:
     Parameters
     ----------
     token : what requests must bring, as `service.door.token.token_of` returns it
+    observe : counts a request by method, route, status, seconds
     """
 
-    def __init__(self, app: ASGIApp, *, settings: Settings, token: str | None) -> None:
+    def __init__(
+        self, app: ASGIApp, *, settings: Settings, token: str | None, observe: Observe
+    ) -> None:
         self._app = app
         self._access = Access(token)
         self._hosts = hosts_of(settings)
         self._gates = Gates()
+        self._observe = observe
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -66,7 +74,12 @@ class Door:
                 answer = problem(500, "fault", detail, title="a fault of Gapscope")
                 await answer(scope, receive, send_guarded)
             finally:
-                _tell(scope, status, time.monotonic() - start)
+                seconds = time.monotonic() - start
+                route = getattr(scope.get("route"), "path", None)
+                _tell(scope, route, status, seconds)
+                # words of the client make no new series: it could make any number of them
+                method = scope["method"] if scope["method"] in _METHODS else "other"
+                self._observe(method, route or "none", status or _GONE, seconds)
 
     async def _let_in(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
         try:
@@ -84,10 +97,9 @@ class Door:
         await answer(scope, receive, send)
 
 
-def _tell(scope: Scope, status: int, seconds: float) -> None:
+def _tell(scope: Scope, route: str | None, status: int, seconds: float) -> None:
     """Log the end of a request: never its query, where a token may stand."""
     level = logging.ERROR if status >= 500 else logging.INFO if status >= 400 else logging.DEBUG
-    route = getattr(scope.get("route"), "path", None)
     fields = {"route": route, "status": status, "duration_ms": round(1000 * seconds, 1)}
     if route is None:
         fields["path"] = scope["path"][:200]

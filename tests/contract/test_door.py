@@ -450,6 +450,16 @@ def test_more_at_once_than_there_is_room_for_is_refused_and_health_answers(clien
         assert client.get("/models/nosuch/leaderboard").status_code == 404
 
 
+def test_requests_are_counted_by_route_and_no_client_makes_a_series(client):
+    client.get("/models/nosuch/leaderboard")
+    client.request("BREW", "/models/x")
+    client.get("/some/where/9f3a")
+    counted = client.get("/metrics").text
+    assert 'method="GET",route="/models/{model}/leaderboard",status="404"' in counted
+    assert 'method="other",route="none",status="4' in counted or "BREW" not in counted
+    assert "9f3a" not in counted
+
+
 def test_no_socket_but_http_is_opened(client):
     sent = []
 
