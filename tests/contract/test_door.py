@@ -381,7 +381,7 @@ def test_each_answer_is_guarded(client, path):
 
 
 def test_a_fault_is_guarded_logged_and_not_told(client, monkeypatch, caplog):
-    def fault(_self):
+    def fault(*_asked):
         raise ZeroDivisionError("a secret place")
 
     monkeypatch.setattr(type(client.app.state.jobs), "all", fault)
@@ -456,7 +456,8 @@ def test_requests_are_counted_by_route_and_no_client_makes_a_series(client):
     client.get("/some/where/9f3a")
     counted = client.get("/metrics").text
     assert 'method="GET",route="/models/{model}/leaderboard",status="404"' in counted
-    assert 'method="other",route="none",status="4' in counted or "BREW" not in counted
+    assert 'method="other"' in counted
+    assert "BREW" not in counted
     assert "9f3a" not in counted
 
 
