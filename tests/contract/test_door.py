@@ -170,7 +170,8 @@ def test_a_person_without_the_token_is_told_how_to_get_in(guarded):
     "token",
     ["", "short", "a" * 40, "ab" * 20, "0123456789" * 3, "abcdefghijklmnopqrstuvwxyz0123",
      "1234567890123456789012", "0f1e2d3c4b5a69788796a5", "with space and more of that", "é" * 30,
-     "line\nline\nline\nline\nline\n", TOKEN[:20]],
+     "line\nline\nline\nline\nline\n", TOKEN[:20], TOKEN[:9] * 4,
+     "aKz7zzaK7aKKzaza77aKz7Ka7zKa7azKz7aaKz77"],
 )  # fmt: skip
 def test_s_a_token_that_can_be_guessed_is_refused_and_not_repeated(tmp_path, token):
     with pytest.raises(WeakToken) as refused:
