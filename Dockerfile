@@ -26,13 +26,16 @@ COPY sql ./sql
 # whatever the umask of the checkout was
 RUN chmod -R a+rX /app
 
+# GAP_TOKEN_FILE is where a token is made, not one
 # HOME: the root file system may be read-only, /tmp is not
+# hadolint ignore=DL3064
 ENV PYTHONPATH=/app \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     HOME=/tmp \
     GAP_DATA=/data \
-    GAP_HOST=0.0.0.0
+    GAP_HOST=0.0.0.0 \
+    GAP_TOKEN_FILE=/data/token
 USER 1000:1000
 VOLUME /data
 # where DuckDB spills what does not fit into memory

@@ -2,6 +2,8 @@
 
 app        the one place where the parts are put together: `create_app`
 api        routes; each parses, calls one function of analysis, answers
+door       what each request meets before any route: token, hosts, limits, headers
+logs       lines of JSON, each of a request or a job
 analysis   the use cases: train, evaluate, gap, predict
 importing  predictions of models that were trained elsewhere
 import_command  the same on the command line

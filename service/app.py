@@ -4,11 +4,12 @@ import fcntl
 import logging
 import socket
 import threading
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from http import HTTPStatus
 from pathlib import Path
 
+import anyio.to_thread
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.gzip import GZipMiddleware
@@ -16,7 +17,6 @@ from fastapi.responses import JSONResponse
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from etl.errors import LoadRefused
 from models.errors import ModelError
@@ -25,26 +25,27 @@ from service.analysis import Analysis
 from service.api import router
 from service.damage import find_damage
 from service.disk import DISK_ERRORS, disk_refusal
+from service.door import Door
+from service.door.docs import add_docs
+from service.door.limits import THREADS
+from service.door.refusals import Refusal, problem
+from service.door.token import token_of
 from service.errors import InUse, ServiceError, status_of
 from service.feature_routes import router as feature_router
 from service.gap_routes import router as gap_router
 from service.hypothesis_routes import router as hypotheses_router
 from service.image_routes import router as image_router
-from service.interface import PROBLEM, describe
+from service.interface import describe
 from service.jobs import EXPLAIN, TRAIN, Jobs, Worker, explain_on, stop_all
 from service.looks import Looks
 from service.metrics import Metrics
 from service.page_routes import router as page_router
 from service.report_routes import router as report_router
-from service.schemas import Problem
 from service.selftest_routes import router as selftest_router
 from service.settings import Settings
 from service.signing import sign_looks
 
 _LOCK = ".service.lock"
-# 10,000 rows of 1,024 numbers as JSON are 200 MB, a million as Arrow 4 GB
-BODY_BYTES = {"/predict/arrow": 8 << 30, "/predict/image": 32 << 20}
-OTHER_BODY_BYTES = 256 << 20
 _log = logging.getLogger("gapscope")
 
 
@@ -57,11 +58,17 @@ def create_app(settings: Settings, *, with_worker: bool = True) -> FastAPI:
         Where the data folder is, and how many cores to use.
     with_worker
         False leaves the queue alone: for tests that empty it themselves.
+
+    Raises
+    ------
+    TokenWanted, WeakToken, OpenTokenFile
+        Others would reach the service without a token, or with one that is none.
     """
     settings.data.mkdir(parents=True, exist_ok=True)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
         with _alone(settings.data):
             app.state.analysis.results.sweep()
             app.state.analysis.checkpoints.sweep()
@@ -82,8 +89,11 @@ def create_app(settings: Settings, *, with_worker: bool = True) -> FastAPI:
         version=VERSION,
         lifespan=lifespan,
         dependencies=[Depends(sign_looks)],
+        docs_url=None,
+        redoc_url=None,
     )
     damaged = find_damage(settings.data)  # before anything is opened
+    add_docs(app)
     app.state.analysis = Analysis(settings.data, strict=settings.strict)
     app.state.analysis.damaged = damaged
     app.state.jobs = Jobs(settings.data)
@@ -94,7 +104,10 @@ def create_app(settings: Settings, *, with_worker: bool = True) -> FastAPI:
     app.state.naming = threading.Lock()
     app.state.stopping = threading.Event()
     app.add_middleware(GZipMiddleware, minimum_size=10_000)
-    app.add_middleware(_BodyLimit)
+    token = token_of(settings)
+    app.state.has_token = token is not None
+    observe = app.state.metrics.observe
+    app.add_middleware(Door, settings=settings, token=token, observe=observe)
     app.include_router(gap_router)
     app.include_router(feature_router)
     app.include_router(image_router)
@@ -111,33 +124,7 @@ def create_app(settings: Settings, *, with_worker: bool = True) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(ClientDisconnect, _gone)
-    app.add_exception_handler(Exception, _fault)
     return app
-
-
-class _BodyLimit:
-    """Refuses a body beyond its limit: by what it says of itself, else when it is reached."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        limit = BODY_BYTES.get(scope.get("path", ""), OTHER_BODY_BYTES)
-        n_bytes = 0
-
-        async def receive_within() -> Message:
-            nonlocal n_bytes
-            said = dict(scope["headers"]).get(b"content-length", b"0")
-            message = await receive()
-            n_bytes += len(message.get("body", b""))
-            if n_bytes > limit or (said.isdigit() and int(said) > limit):
-                raise HTTPException(
-                    413,
-                    f"wanted a body of at most {limit:,} bytes, got more. Send it in parts.",
-                )
-            return message
-
-        await self._app(scope, receive_within if scope["type"] == "http" else receive, send)
 
 
 def refuse_if_in_use(settings: Settings) -> None:
@@ -173,28 +160,13 @@ def _alone(data: Path) -> Iterator[None]:
         yield
 
 
-def _problem(
-    status: int, title: str, detail: str, code: str, headers: Mapping[str, str] | None = None
-) -> JSONResponse:
-    problem = Problem(title=title, status=status, detail=detail, code=code)
-    return JSONResponse(problem.model_dump(), status, headers, media_type=PROBLEM)
-
-
-async def _refusal(request: Request, error: Exception) -> JSONResponse:
+async def _refusal(_request: Request, error: Exception) -> JSONResponse:
     status = status_of(error)
-    code = getattr(error, "code", "refused")
-    _log.log(
-        logging.ERROR if status == 500 else logging.INFO,
-        "%s %s refused: %s (%s)",
-        request.method,
-        request.url.path,
-        code,
-        error,
-    )
-    answer = _problem(status, code.replace("_", " "), str(error), code)
-    if hasattr(error, "retry_after_s"):
-        answer.headers["Retry-After"] = str(error.retry_after_s)
-    return answer
+    if status == 500:
+        _log.error("a refusal that is a fault", exc_info=error)
+    after = getattr(error, "retry_after_s", None)
+    headers = None if after is None else {"Retry-After": str(after)}
+    return problem(status, getattr(error, "code", "refused"), str(error), headers=headers)
 
 
 async def _disk(request: Request, error: Exception) -> JSONResponse:
@@ -213,40 +185,32 @@ async def _invalid(_request: Request, error: Exception) -> JSONResponse:
         for fault in error.errors()[:5]
     ]
     malformed = any(fault["type"] == "json_invalid" for fault in error.errors())
-    return _problem(
+    return problem(
         400 if malformed else 422,
-        "invalid request",
-        "; ".join(faults) + ". See /docs for what is wanted.",
         "invalid_request",
+        "; ".join(faults) + ". See /docs for what is wanted.",
     )
 
 
 async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    headers = error.headers
-    if error.status_code == 405:
+    status, headers = error.status_code, error.headers
+    if status == 405:
         # several routes may share an address, of which Starlette names the first's methods
         route = request.scope.get("route")
         shared = request.app.openapi()["paths"].get(getattr(route, "path", None))
         headers = {"Allow": ", ".join(method.upper() for method in shared)} if shared else headers
     detail = {404: "No such address; /docs lists them.", 405: "Not with this method; see /docs."}
-    code = {413: "body_too_large", 415: "wrong_content_type"}
-    return _problem(
-        error.status_code,
-        HTTPStatus(error.status_code).phrase,
-        detail.get(error.status_code, str(error.detail)),
-        code.get(error.status_code, "http"),
-        headers,
+    code = {415: "wrong_content_type"}
+    return problem(
+        status,
+        error.code if isinstance(error, Refusal) else code.get(status, "http"),
+        detail.get(status, str(error.detail)),
+        title=HTTPStatus(status).phrase,
+        headers=headers,
     )
 
 
 async def _gone(_request: Request, _error: Exception) -> Response:
     """Answer nobody: the client went away before it had sent its request."""
     return Response(status_code=400)
-
-
-async def _fault(request: Request, error: Exception) -> JSONResponse:
-    _log.error("%s %s: a fault of Gapscope", request.method, request.url.path, exc_info=error)
-    return _problem(
-        500, "a fault of Gapscope", "The log of the service says more. Please report it.", "fault"
-    )

@@ -7,7 +7,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
@@ -234,7 +234,10 @@ def _parser() -> argparse.ArgumentParser:
 
     serve = verbs.add_parser("serve", help="start the service and stay until Ctrl-C")
     serve.add_argument("--strict", action="store_true", help="demand seals, as GAP_STRICT does")
-    serve.set_defaults(command=_serve, needs=["service.app", "uvicorn"])
+    serve.set_defaults(command=_serve, needs=["service.app", "service.door.server"])
+
+    token = verbs.add_parser("token", help="print the address to open in a browser, with the token")
+    token.set_defaults(command=_token, needs=["service.door.token"])
 
     sql = verbs.add_parser(
         "sql",
@@ -596,22 +599,29 @@ def _looks(arguments: argparse.Namespace, settings: "Settings") -> None:
 
 
 def _serve(arguments: argparse.Namespace, settings: "Settings") -> None:
-    import uvicorn
-
+    from service import logs
     from service.app import create_app, refuse_if_in_use
     from service.database import Database
+    from service.door import server, token
 
     if arguments.strict:
         os.environ["GAP_STRICT"] = "1"  # its workers read it there
         settings = settings.model_copy(update={"strict": True})
+    logs.configure(settings.log)
     refuse_if_in_use(settings)
+    app = create_app(settings)
     if not Database(settings.data).exists:
         print(f"note: nothing is loaded in {settings.data} yet: gapscope load, or gapscope demo")
-    print(f"Gapscope on http://{settings.host}:{settings.port} (Ctrl-C stops it)", flush=True)
-    with suppress(KeyboardInterrupt):  # Ctrl-C is how a service in the foreground ends
-        uvicorn.run(
-            create_app(settings), host=settings.host, port=settings.port, log_level="warning"
-        )
+    if app.state.has_token:
+        print("note: it wants its token; `gapscope token` prints the address with it")
+    print(f"Gapscope on {token.address(settings, None)} (Ctrl-C stops it)", flush=True)
+    server.run(app, settings)
+
+
+def _token(_arguments: argparse.Namespace, settings: "Settings") -> None:
+    from service.door import token
+
+    print(token.address(settings, token.token_of(settings)))
 
 
 def _sql(arguments: argparse.Namespace, settings: "Settings") -> None:

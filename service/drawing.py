@@ -6,6 +6,7 @@ from fastapi import Query, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 
 from service import charts
+from service.door.policy import policy_of
 from service.pages.rendering import chart_page
 
 Drawing = Annotated[
@@ -30,5 +31,6 @@ def drawn(spec: dict[str, Any], format: str) -> Response:  # noqa: A002
     if format == "csv":
         return Response(charts.csv_text(spec), media_type="text/csv; charset=utf-8")
     if format == "html":
-        return HTMLResponse(chart_page(spec))
+        page = chart_page(spec)
+        return HTMLResponse(page, headers=policy_of(page))
     return JSONResponse(spec)

@@ -309,6 +309,24 @@ class ExtractionChanged(ServiceError):
     code = "extraction_changed"
 
 
+class TokenWanted(ServiceError):
+    """An address that others reach, and no token."""
+
+    code = "token_wanted"
+
+
+class WeakToken(ServiceError):
+    """A token that can be guessed."""
+
+    code = "weak_token"
+
+
+class OpenTokenFile(ServiceError):
+    """A token's file that is none, or that others may read."""
+
+    code = "open_token_file"
+
+
 class BadTitlePage(ServiceError):
     """A title page that cannot be read, or whose shares are not the whole."""
 
@@ -326,6 +344,9 @@ STATUS: dict[type[Exception], int] = {
     UnknownSetting: 500,
     BadSetting: 500,
     InUse: 500,
+    TokenWanted: 500,
+    WeakToken: 500,
+    OpenTokenFile: 500,
     NothingToLoad: 422,
     UnusedOption: 422,
     NoDatabase: 503,

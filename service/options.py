@@ -12,7 +12,7 @@ RANDOM = "random"
 FORMATS = ("csv", "parquet", "database")
 SETTINGS = {
     "data": "the data folder: database, models, jobs",
-    "host": "address to listen on; there is no login, so leave it on this machine",
+    "host": "address to listen on; one that others reach, such as `0.0.0.0`, wants a token",
     "port": "port to listen on",
     "threads": "cores to use; all of them where it is not set",
     "memory_gb": "GB of memory for the rows that a head is trained on; above it they go to disk; "
@@ -21,6 +21,10 @@ SETTINGS = {
     "images": "folders with the image files, separated as in `PATH`",
     "strict": "1: a model reads labels of a test set other than the reference only where it has a "
     "seal (`gapscope seal`)",
+    "token": "what requests must bring, at least 128 random bits; none is wanted on `127.0.0.1`",
+    "token_file": "a file with the token, in place of `GAP_TOKEN`; made where it is not there",
+    "hosts": "further names under which the service is reached, separated by commas",
+    "log": "the least that is logged: `debug` (every request), `info`, `warning` or `error`",
 }
 # of `models.heads.HEADS`, which would take seconds to import
 HEADS = {

@@ -698,6 +698,7 @@ class Problem(Answer):
     status: int
     detail: str
     code: str
+    request: str | None = None
 
 
 def gap_out(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from etl.images import roots_in
@@ -30,6 +30,18 @@ class Settings(BaseSettings):
     images: Annotated[tuple[Path, ...], NoDecode] = Field((), description=SETTINGS["images"])
 
     strict: bool = Field(False, description=SETTINGS["strict"])
+
+    token: SecretStr | None = Field(None, description=SETTINGS["token"])
+    token_file: Path | None = Field(None, description=SETTINGS["token_file"])
+    hosts: Annotated[tuple[str, ...], NoDecode] = Field((), description=SETTINGS["hosts"])
+    log: Literal["debug", "info", "warning", "error"] = Field("info", description=SETTINGS["log"])
+
+    @field_validator("hosts", mode="before")
+    @classmethod
+    def _split_hosts(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return tuple(name.strip() for name in value.split(",") if name.strip())
 
     @field_validator("images", mode="before")
     @classmethod

@@ -29,7 +29,7 @@ async function embed(place, spec) {
   // only pages whose charts are looked at fetch it; a kept page has it inside
   if (!window.vegaEmbed) await import(document.body.dataset.vega);
   // ast: no code is made from text, so that the page may forbid that
-  return window.vegaEmbed(place, spec, { actions: false, config: config(), renderer: "svg", ast: true, tooltip: { theme: dark.matches ? "dark" : "light" } });
+  return window.vegaEmbed(place, spec, { actions: false, config: config(), renderer: "svg", ast: true, defaultStyle: false, tooltip: { theme: dark.matches ? "dark" : "light", disableDefaultStyle: true } });
 }
 
 export async function specOf(address) {

@@ -46,7 +46,8 @@ def measure(page: Page, address: str) -> tuple[float, list[tuple[str, int]]]:
     times, sizes = [], []
     for _ in range(TIMES):
         page.goto(address)
-        page.wait_for_function(f"({_PAINT})() !== undefined")
+        while page.evaluate(f"({_PAINT})() === undefined"):
+            page.wait_for_timeout(10)
         times.append(float(page.evaluate(_PAINT)))
         for chart in page.query_selector_all(".chart"):
             chart.scroll_into_view_if_needed()

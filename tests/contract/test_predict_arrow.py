@@ -15,6 +15,7 @@ import pytest
 from models import heads
 from service import app, arrow_predictions
 from service.analysis import Analysis
+from service.door import limits
 from service.results import Results
 from service.settings import Settings
 from tests.e2e.server import serving
@@ -252,8 +253,8 @@ def test_a_refusal_is_a_problem_with_a_code(ask, features, query, kind, status, 
 def test_a_body_beyond_its_limit_is_refused_by_its_word_and_as_it_comes(
     client, monkeypatch, path, toy_data
 ):
-    monkeypatch.setattr(app, "BODY_BYTES", {"/predict/arrow": 1000, "/predict/image": 1000})
-    monkeypatch.setattr(app, "OTHER_BODY_BYTES", 1000)
+    monkeypatch.setattr(limits, "BODY_BYTES", {"/predict/arrow": 1000, "/predict/image": 1000})
+    monkeypatch.setattr(limits, "OTHER_BODY_BYTES", 1000)
     kind = {"a": ARROW, "i": "image/png"}.get(path[9:10], "application/json")
 
     for body in (bytes(1001), (bytes(500) for _ in range(3))):  # with and without Content-Length
@@ -264,7 +265,7 @@ def test_a_body_beyond_its_limit_is_refused_by_its_word_and_as_it_comes(
 
 def test_a_body_is_not_read_far_beyond_its_limit(toy_data, monkeypatch):
     """A client that never ends; the test client would read it to its end itself."""
-    monkeypatch.setattr(app, "BODY_BYTES", {"/predict/arrow": 1000})
+    monkeypatch.setattr(limits, "BODY_BYTES", {"/predict/arrow": 1000})
     n_read, sent = 0, []
 
     async def receive():
@@ -279,7 +280,7 @@ def test_a_body_is_not_read_far_beyond_its_limit(toy_data, monkeypatch):
     scope = {
         "type": "http", "http_version": "1.1", "method": "POST", "path": "/predict/arrow",
         "raw_path": b"/predict/arrow", "query_string": b"model=mean", "root_path": "",
-        "scheme": "http", "headers": [(b"content-type", ARROW.encode())],
+        "scheme": "http", "headers": [(b"host", b"localhost"), (b"content-type", ARROW.encode())],
         "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 2), "state": {},
     }  # fmt: skip
     service = app.create_app(Settings(data=toy_data), with_worker=False)

@@ -33,7 +33,8 @@ class Tab:
     def go(self, path: str) -> None:
         """Open a path and wait until nothing of it is pending and all its charts are drawn."""
         self.page.goto(self.base + path)
-        self.page.wait_for_function("!document.querySelector('[data-pending]')", timeout=120_000)
+        # not wait_for_function: it makes a script of text, which the page's policy forbids
+        self.page.wait_for_selector("[data-pending]", state="detached", timeout=120_000)
         self.draw()
 
     def draw(self) -> None:

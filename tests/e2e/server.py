@@ -5,9 +5,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import httpx
 
@@ -26,11 +27,12 @@ def environment(data: Path, port: int = 8000) -> dict[str, str]:
 
 
 @contextmanager
-def serving(data: Path) -> Iterator[tuple[httpx.Client, subprocess.Popen[bytes]]]:
+def serving(
+    data: Path, settings: Mapping[str, str] | None = None, stderr: IO[str] | None = None
+) -> Iterator[tuple[httpx.Client, subprocess.Popen[bytes]]]:
     port = free_port()
-    process = subprocess.Popen(
-        [GAPSCOPE, "serve"], env=environment(data, port), stdout=subprocess.PIPE
-    )
+    env = {**environment(data, port), **(settings or {})}
+    process = subprocess.Popen([GAPSCOPE, "serve"], env=env, stdout=subprocess.PIPE, stderr=stderr)
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
             wait_until(lambda: answers(client), 60)

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from etl.images import link_images
-from tests.e2e.server import serving
+from tests.e2e.server import serving, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,9 @@ def test_images_are_filtered_and_the_address_holds_it(tab, site):
     tab.keep("images")
     assert form.locator("[name=at_least]").input_value() == "40"
     assert form.locator("[name=order]").input_value() == "confidence asc"
-    page.wait_for_function("document.querySelector('#grid img').naturalWidth === 160")
+    wait_until(
+        lambda: page.evaluate("document.querySelector('#grid img').naturalWidth === 160"), 30
+    )
     # on a telephone nothing is wider than the page
     assert page.evaluate("document.documentElement.scrollWidth") == 400
 

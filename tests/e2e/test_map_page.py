@@ -1,5 +1,6 @@
 """The map in a real browser: what is brushed is listed, by mouse and by keyboard."""
 
+import re
 import shutil
 from urllib.parse import parse_qs, urlparse
 
@@ -63,9 +64,7 @@ def test_colours_change_without_a_load_and_the_downloads_with_them(tab):
     tab.go("/view/logistic/map")
     page.wait_for_selector("#map svg")
     page.select_option("#view [name=colour]", "answer")
-    page.wait_for_function(
-        "document.querySelector('#map .caption').textContent.includes('is right and where')"
-    )
+    page.locator("#map .caption", has_text="is right and where").wait_for()
     page.wait_for_selector("#map svg")
     link = page.get_attribute("#map [data-format=csv]", "href")
     assert "colour=answer" in link
@@ -86,9 +85,7 @@ def test_a_cluster_is_chosen_by_keyboard(tab):
     assert f"of cluster {link.get_attribute('data-cluster')}" in page.inner_text("#selected-title")
     page.fill("#rectangle [name=x_from]", "-1000")
     page.keyboard.press("Enter")
-    page.wait_for_function(
-        "document.querySelector('#selected-title').textContent.startsWith('83 images')"
-    )
+    page.locator("#selected-title", has_text=re.compile("^83 images")).wait_for()
 
 
 def test_one_feature_is_drawn_for_all_images_and_for_a_class(tab):

@@ -1,0 +1,149 @@
+"""uvicorn as it runs here, and what it lacks: an end for clients that send or read too slowly.
+
+Its own limits are none on the time of a header or a body, 64 kB on what is unparsed, and a 503
+without headers. Here a header has 10 s, a body must bring 32 kB in each 30 s that the service
+waits for it, an answer must be taken up in each 30 s, and there are at most 512 connections, so
+that what all of them hold is bounded.
+"""
+
+import asyncio
+import logging
+import sys
+import uuid
+from contextlib import suppress
+from http import HTTPStatus
+from typing import Any
+
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from service.door.limits import HEADER_BYTES
+from service.door.policy import guard
+from service.door.refusals import PROBLEM
+from service.schemas import Problem
+from service.settings import Settings
+
+CONNECTIONS = 512
+HEADER_S = 10.0
+BODY_S, BODY_STEP_BYTES = 30.0, 32 << 10
+ANSWER_S = 30.0
+_REST_S = 5.0  # of a body that was answered before it had come
+_LOOK_S = 0.5
+_REFUSALS = {
+    "bad_http": (400, "wanted an HTTP/1.1 request, got what is none."),
+    "too_slow": (408, f"wanted a header within {HEADER_S:.0f} s, and of a body "
+                 f"{BODY_STEP_BYTES:,} bytes in each {BODY_S:.0f} s, got less. Send it faster."),
+    "headers_too_large": (431, f"wanted headers of at most {HEADER_BYTES:,} bytes, got more. "
+                          "Send fewer."),
+    "overloaded": (503, f"wanted at most {CONNECTIONS} connections at once, got one more. Try "
+                   "again in a second."),
+}  # fmt: skip
+_log = logging.getLogger("gapscope.server")
+
+
+def run(app: Any, settings: Settings) -> None:
+    """Serve until a signal ends it."""
+    with suppress(KeyboardInterrupt):  # Ctrl-C is how a service in the foreground ends
+        uvicorn.Server(configuration(app, settings)).run()
+
+
+def configuration(app: Any, settings: Settings) -> uvicorn.Config:
+    """Return uvicorn's settings: its log lines are ours, and no header says who a client is."""
+    return uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        http=PatientProtocol,
+        ws="none",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        h11_max_incomplete_event_size=HEADER_BYTES + (8 << 10),
+    )
+
+
+class PatientProtocol(H11Protocol):
+    """One connection, closed where its client keeps it waiting."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start to watch the connection; refuse it where there are too many."""
+        super().connection_made(transport)
+        self._n_bytes = 0
+        self._waited: tuple[str, object] | None = None
+        self._since, self._had = 0.0, 0
+        if len(self.connections) > CONNECTIONS:
+            self._refuse("overloaded")
+            return
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        """Count what comes."""
+        self._n_bytes += len(data)
+        super().data_received(data)
+
+    def send_400_response(self, _msg: str) -> None:
+        """Refuse what is no HTTP, or has more of a header than is kept: as a problem."""
+        hint = getattr(sys.exception(), "error_status_hint", 400)
+        self._refuse("headers_too_large" if hint == 431 else "bad_http")
+
+    def _watch(self) -> None:
+        """Look at what is waited for, twice a second, as long as the connection is open."""
+        if self.transport.is_closing():
+            return
+        now = self.loop.time()
+        waits, progress, seconds, step = self._waits_for()
+        if (waits, self.cycle) != self._waited or progress - self._had >= step:
+            self._waited, self._since, self._had = (waits, self.cycle), now, progress
+        elif waits and now - self._since > seconds:
+            if waits in ("header", "body"):
+                self._refuse("too_slow")
+            else:
+                _log.info("a client was closed: it left an answer, or sent on after it")
+                self.transport.abort()
+            return
+        self.loop.call_later(_LOOK_S, self._watch)
+
+    def _waits_for(self) -> tuple[str, int, float, int]:
+        """Say what the client owes, how far it is, for how many seconds, and the least step."""
+        if self.flow.write_paused:
+            return "answer", -self.transport.get_write_buffer_size(), ANSWER_S, 1
+        if self.conn.their_state is h11.IDLE and self.timeout_keep_alive_task is None:
+            return "header", 0, HEADER_S, 1
+        if self.conn.their_state is h11.SEND_BODY and not self.flow.read_paused:
+            if self.cycle.response_complete:
+                return "rest", 0, _REST_S, 1
+            return "body", self._n_bytes, BODY_S, BODY_STEP_BYTES
+        return "", 0, 0.0, 1
+
+    def _refuse(self, code: str) -> None:
+        """Answer without the application, where no answer has begun, and close."""
+        status, detail = _REFUSALS[code]
+        request_id = uuid.uuid4().hex
+        _log.info("refused", extra={"fields": {"status": status, "code": code, "why": detail,
+                                               "request": request_id}})  # fmt: skip
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+            if self.cycle.response_started:
+                self.transport.abort()
+                return
+        problem = Problem(
+            title=code.replace("_", " "),
+            status=status,
+            detail=detail,
+            code=code,
+            request=request_id,
+        )
+        body = problem.model_dump_json().encode()
+        headers = [(b"content-type", PROBLEM.encode()), (b"content-length", b"%d" % len(body)),
+                   (b"connection", b"close")]  # fmt: skip
+        if status == 503:
+            headers.append((b"retry-after", b"1"))
+        start = {"type": "http.response.start", "status": status, "headers": headers}
+        guard(start, request_id)
+        lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}".encode()]
+        lines += [name + b": " + value for name, value in start["headers"]]  # type: ignore[attr-defined]
+        self.transport.write(b"\r\n".join([*lines, b"", body]))
+        self.transport.close()
