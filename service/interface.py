@@ -15,10 +15,11 @@ REFUSALS = {
     404: "No such thing",
     409: "It does not fit what is there",
     413: "The body is too large",
+    414: "The address is too long",
     415: "Another Content-Type is wanted",
-    421: "The request is meant for another host",
     422: "The request is wrong",
     429: "Too much is under way; Retry-After says when to ask again",
+    431: "The headers are too large",
     503: "What it takes is not there yet, or not any more",
     507: "The disk, or the memory, is full",
 }

@@ -9,9 +9,11 @@ that what all of them hold is bounded.
 import asyncio
 import logging
 import sys
+import threading
 import uuid
 from contextlib import suppress
 from http import HTTPStatus
+from types import FrameType
 from typing import Any
 
 import h11
@@ -26,6 +28,7 @@ from service.settings import Settings
 
 CONNECTIONS = 512
 HEADER_S = 10.0
+DRAIN_S = 8  # with the 8 s of the workers, less than the 20 s within which it ends
 BODY_S, BODY_STEP_BYTES = 30.0, 32 << 10
 ANSWER_S = 30.0
 _REST_S = 5.0  # of a body that was answered before it had come
@@ -43,9 +46,22 @@ _log = logging.getLogger("gapscope.server")
 
 
 def run(app: Any, settings: Settings) -> None:
-    """Serve until a signal ends it."""
+    """Serve until a signal ends it: what is under way has 8 s to come to its end."""
     with suppress(KeyboardInterrupt):  # Ctrl-C is how a service in the foreground ends
-        uvicorn.Server(configuration(app, settings)).run()
+        _Server(configuration(app, settings), app.state.stopping).run()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, that tells the application of its end when it is asked for."""
+
+    def __init__(self, config: uvicorn.Config, stopping: threading.Event) -> None:
+        super().__init__(config)
+        self._stopping = stopping
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to stop: streams end, and nobody is told any more that the service is ready."""
+        self._stopping.set()
+        super().handle_exit(sig, frame)
 
 
 def configuration(app: Any, settings: Settings) -> uvicorn.Config:
@@ -60,6 +76,7 @@ def configuration(app: Any, settings: Settings) -> uvicorn.Config:
         access_log=False,
         proxy_headers=False,
         server_header=False,
+        timeout_graceful_shutdown=DRAIN_S,
         h11_max_incomplete_event_size=HEADER_BYTES + (8 << 10),
     )
 

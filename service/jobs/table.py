@@ -182,7 +182,7 @@ class Jobs:
                 "asked) values (?, ?, ?, 'queued', ?, ?, ?, ?, ?)",
                 (job, json.dumps(request), model, _WAITING, _now(), resumes, key, _digest(asked)),
             )
-        _log.info("queued: %s for %s", lane, model, extra={"job": job})
+        _log.info("queued: %s for %s", lane, model, extra={"fields": {"job": job}})
         return self.get(job)
 
     def sent_before(self, key: str | None, asked: object) -> Job | None:
@@ -382,7 +382,7 @@ class Jobs:
                     f"{why} Go on: POST /jobs/{job.job}/resume; the same request gives the same "
                     "answer.",
                 )
-                _log.warning("interrupted: %s", why, extra={"job": job.job})
+                _log.warning("interrupted: %s", why, extra={"fields": {"job": job.job}})
 
     def _goes_on(self, job: Job, *, used: bool, anyway: bool) -> bool:
         """Queue a claimed job again where it may go on by itself."""

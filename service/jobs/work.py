@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from service import logs
 from service.jobs.table import (
     EXPLAIN,
     HYPOTHESIS,
@@ -71,21 +72,32 @@ def work_one(
     def finish(*end: str) -> None:
         _until_written(lambda: jobs.finish(job, *end), must_stop)
         took_ms = round(1000 * (time.monotonic() - began))
-        _log.info("%s: %s", *end[:2], extra={"job": job.job, "duration_ms": took_ms})
+        _log.info("%s: %s", *end[:2], extra={"fields": {"duration_ms": took_ms}})
 
-    _log.info("started: %s for %s", job.kind, job.model, extra={"job": job.job})
+    with logs.about(job=job.job):
+        _log.info("started: %s for %s", job.kind, job.model)
+        _do_to_its_end(lambda: run(job.request, progress), expected, finish)
+    return True
+
+
+def _do_to_its_end(
+    do: Callable[[], str | None],
+    expected: tuple[type[Exception], ...],
+    finish: Callable[..., None],
+) -> None:
+    """Do a job, and say how it ended."""
     try:
-        said = run(job.request, progress)
+        said = do()
     except Cancelled:
         finish("cancelled", "cancelled")
     except LeaseLost:
-        _log.warning("lost to another worker", extra={"job": job.job})
+        _log.warning("lost to another worker")
     except Stopped:  # whoever stops the worker settles what it was at
-        _log.info("stopped before its end", extra={"job": job.job})
+        _log.info("stopped before its end")
     except expected as error:
         finish("failed", "refused", str(error))
     except Exception as error:  # noqa: BLE001 (the worker must outlive any fault of a job)
-        _log.exception("a fault of Gapscope", extra={"job": job.job})
+        _log.exception("a fault of Gapscope")
         finish(
             "failed",
             "a fault of Gapscope",
@@ -94,7 +106,6 @@ def work_one(
         )
     else:
         finish("done", f"done; {said}" if said else "done")
-    return True
 
 
 def _until_written(write: Callable[[], None], must_stop: Callable[[], bool]) -> None:
@@ -122,15 +133,19 @@ def work_on(data: Path, n_threads: int | None, parent: int, lane: str = TRAIN) -
     from etl.errors import LoadRefused
     from models.errors import ModelError
     from service.analysis import Analysis, resources_of
+    from service.disk import refusing_disk_faults
     from service.errors import ServiceError
     from service.settings import read_settings
 
     if n_threads:
         torch.set_num_threads(n_threads)
-    jobs, analysis = Jobs(data), Analysis(data, resources_of(read_settings()))
+    settings = read_settings()
+    logs.configure(settings.log)
+    jobs, analysis = Jobs(data), Analysis(data, resources_of(settings))
 
     def run(request: dict[str, Any], progress: Progress) -> str:
-        return _do(analysis, request, progress)
+        with refusing_disk_faults(data):
+            return _do(analysis, request, progress)
 
     while not must_stop():
         try:

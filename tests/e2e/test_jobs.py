@@ -25,7 +25,7 @@ from tests.e2e.test_training_crash import head_of, one_thread  # noqa: F401 (a f
 from tests.world import Split, write_csv
 
 # a sweep of some seconds, with checkpoints on its way
-SWEEP = {"backbone": "j", "head": "logistic", "seed": 0, "params": {"C": MANY["C"][:40]}}
+SWEEP = {"backbone": "j", "head": "logistic", "seed": 0, "params": {"C": MANY["C"][:12]}}
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +97,23 @@ def test_what_is_killed_goes_on_by_itself_and_makes_the_same_head(data, record_p
         assert job_done(client, job)["state"] == "done"
         assert head_of(data, "both-killed") == wanted
     record_property("fault", ["jobs", "worker, service or both killed: the same head", 3])
+
+
+def test_sigterm_ends_the_service_within_20_seconds_and_its_job_goes_on(data):
+    with serving(data) as (client, service):
+        job = begun(client, "drained")
+        with client.stream("GET", "/jobs/events") as watched:  # holds up nothing
+            lines = watched.iter_lines()
+            assert next(lines).startswith("retry")
+            began = time.monotonic()
+            service.send_signal(signal.SIGTERM)
+            for _ in lines:
+                pass
+            assert service.wait(20) in (0, -signal.SIGTERM)
+        assert time.monotonic() - began < 20
+    assert Jobs(data).get(job.removeprefix("/jobs/")).state == "queued"
+    with serving(data) as (client, _):
+        assert job_done(client, job)["state"] == "done"
 
 
 def test_a_stream_that_was_cut_off_goes_on_where_it_was(data):
@@ -183,6 +200,9 @@ def test_a_monitor_finds_what_it_needs(data):
         client.post("/evaluate", json={"model": "j-lda"})
         found = samples(client)
         assert found["gapscope_looks", ()] > looks
+        counted = "gapscope_request_seconds_count"
+        assert found[counted, ("POST", "/evaluate", "200")] == 1
+        assert found[counted, ("GET", "/jobs/{job}", "200")] > 1
 
 
 def samples(client):
