@@ -18,7 +18,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from service import charts, sealing, trainings
 from service.analysis import Analysis
 from service.arrow_predictions import ARROW
-from service.drawing import DRAWN, Drawing, drawn
+from service.drawing import DRAWN, Drawing, drawn, drawn_of
 from service.errors import NotFound
 from service.gap import PARTS
 from service.gap.explaining import Question
@@ -335,10 +335,10 @@ def chart(
         )
     part = next((part for part in PARTS.values() if name in part.charts), None)
     if part is None:
-        spec = charts.spec(Question(_analysis(request), model, reference, target).gap(), name)
-    else:
-        spec = part.charts[name](part_answer(request, model, reference, target, part.name))
-    return drawn(spec, format)
+        gap = Question(_analysis(request), model, reference, target).gap()
+        return drawn_of(gap, charts.spec, name, format=format)
+    answer = part_answer(request, model, reference, target, part.name)
+    return drawn_of(answer, part.charts[name], format=format)
 
 
 @router.post("/predict", tags=["models"])

@@ -1,9 +1,13 @@
 """Charts as answers: a Vega-Lite spec, a page, a picture, or the rows that it shows."""
 
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from fastapi import Query, Response
 from fastapi.responses import HTMLResponse, JSONResponse
+from pydantic import BaseModel
 
 from service import charts
 from service.door.policy import policy_of
@@ -20,6 +24,45 @@ _TYPES = ("application/json", "text/html", "image/svg+xml", "image/png", "text/c
 DRAWN: dict[int | str, dict[str, Any]] = {
     200: {"description": "The chart, as `format` says", "content": {kind: {} for kind in _TYPES}}
 }
+
+
+_KEPT = 64
+_kept: OrderedDict[tuple[object, ...], tuple[BaseModel, Response]] = OrderedDict()
+_keeping = threading.Lock()
+
+
+def drawn_of(
+    answer: BaseModel,
+    spec: Callable[..., dict[str, Any]],
+    *how: str,
+    format: str,  # noqa: A002
+) -> Response:
+    """Answer with a chart of an answer; the last ones drawn are not drawn again.
+
+    Parameters
+    ----------
+    answer
+        What is drawn: this very object, which nobody changes.
+    spec
+        Called with the answer and `how`: the Vega-Lite spec.
+    """
+    key = (id(answer), spec, how, format)
+    with _keeping:
+        of, found = _kept.pop(key, (None, None))
+        if of is not answer or found is None:
+            found = None
+        else:
+            _kept[key] = (answer, found)  # used last
+    if found is None:
+        found = drawn(spec(answer, *how), format)
+        with _keeping:
+            _kept[key] = (answer, found)  # which keeps the answer, and so its id, from others
+            while len(_kept) > _KEPT:
+                _kept.popitem(last=False)
+    # a response of its own: on its way out it gets headers
+    policy = found.headers.get("content-security-policy")
+    headers = None if policy is None else {"Content-Security-Policy": policy}
+    return Response(found.body, media_type=found.media_type, headers=headers)
 
 
 def drawn(spec: dict[str, Any], format: str) -> Response:  # noqa: A002

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
-from service.drawing import DRAWN, Drawing, drawn
+from service.drawing import DRAWN, Drawing, drawn, drawn_of
 from service.gap import image_map
 from service.gap.distribution import DistributionOut, distribution, spec
 from service.gap.explaining import Question
@@ -75,7 +75,7 @@ def map_chart(
     """Draw the map, its points coloured as asked for."""
     answer = part_answer(request, model, reference, target, image_map.NAME)
     assert isinstance(answer, image_map.MapOut)
-    return drawn(image_map.spec(answer, method, colour), format)
+    return drawn_of(answer, image_map.spec, method, colour, format=format)
 
 
 @router.get(

@@ -7,7 +7,7 @@ import pyarrow as pa
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from service.analysis import Analysis
-from service.drawing import DRAWN, Drawing, drawn
+from service.drawing import DRAWN, Drawing, drawn_of
 from service.errors import NotFound, NotReady
 from service.gap import PARTS, SLOW, images
 from service.gap.difficulty import DifficultyOut, covariate_chart
@@ -15,6 +15,7 @@ from service.gap.explaining import Question
 from service.gap.findings import ExplainedGapOut
 from service.gap.mask import MaskIn, MaskOut, mask_id
 from service.gap.part import Part
+from service.gap.store import parsed
 from service.jobs import OPEN, Job, Jobs
 from service.queueing import accepted, not_ready, queued
 from service.schemas import GapOut, JobOut, ModelName, PartOut
@@ -121,7 +122,7 @@ def chart_of_covariate(
     """Draw the accuracy of images that are alike in a covariate, on both splits."""
     answer = part_answer(request, model, reference, target, "difficulty")
     assert isinstance(answer, DifficultyOut)
-    return drawn(covariate_chart(answer, covariate), format)
+    return drawn_of(answer, covariate_chart, covariate, format=format)
 
 
 @router.get(
@@ -270,7 +271,7 @@ def part_answer(
     """
     found = explained(request, model, reference, target, part, wait=True)
     assert isinstance(found, bytes)  # what is waited for is an answer or a refusal
-    answer: PartOut = PARTS[part].answer.model_validate_json(found)
+    answer: PartOut = parsed(PARTS[part].answer, found)
     return answer
 
 

@@ -66,7 +66,8 @@ class Store:
         """
         file = self._file(model, key, part, "parquet")
         try:
-            return pq.read_table(file, partitioning=None, page_checksum_verification=True)
+            found = file.stat()
+            return _table(file, found.st_ino, found.st_mtime_ns, found.st_size)
         except FileNotFoundError:
             return None
         except UNREADABLE as error:
@@ -121,6 +122,12 @@ def parsed(kind: type[_Answer], content: bytes) -> _Answer:
 @lru_cache(maxsize=64)
 def _parsed(kind: type[BaseModel], content: bytes) -> BaseModel:
     return kind.model_validate_json(content)
+
+
+@lru_cache(maxsize=4)
+def _table(file: Path, _inode: int, _mtime_ns: int, _n_bytes: int) -> pa.Table:
+    """Read the rows of an answer; those read last are kept, for lists ask for them often."""
+    return pq.read_table(file, partitioning=None, page_checksum_verification=True)
 
 
 def key_of(reference: str, target: str, state: dict[str, Any]) -> str:

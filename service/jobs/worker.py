@@ -27,6 +27,7 @@ _START_S = 60.0  # to import what a worker needs, before its first heartbeat
 _BEAT_S = 1.0
 _POLL_S = 0.2
 _GRACE_S = 1.2  # for a cancelled job to come to its next progress call
+_NICE = 10  # who waits for an answer comes before what takes minutes anyway
 _DRAIN_S = 8.0  # for a worker that is to stop to do so
 _log = logging.getLogger("gapscope.jobs")
 Main = Callable[[Path, int | None, int], None]
@@ -194,6 +195,7 @@ def _work(main: Main, data: Path, n_threads: int | None, parent: int, beat: Any)
         os._exit(1)  # its lease is nobody's: whatever it does, nobody would take it
 
     threading.Thread(target=keep_beating, daemon=True).start()
+    os.nice(_NICE)
     main(data, n_threads, parent)
 
 

@@ -149,8 +149,9 @@ def addresses_of(client: httpx.Client, model: str) -> list[tuple[str, str]]:
     images = [one["image_id"] for one in found["images"]][:10]
     lists = ["/models", "/splits", "/jobs?limit=50", "/hypotheses", "/reports", f"/models/{model}",
              f"/gap/{model}/images/list"]  # fmt: skip
-    kept = [f"/gap/{model}?top=20", f"/gap/{model}/ledger", f"/gap/{model}/classes",
-            f"/gap/{model}/difficulty", f"/gap/{model}/chart/gap"]  # fmt: skip
+    # other models are witnesses of difficulty: each one trained makes that part be computed anew
+    kept = [f"/gap/{model}?top=20&wait=false", f"/gap/{model}/ledger", f"/gap/{model}/classes",
+            f"/gap/{model}/features", f"/gap/{model}/chart/gap"]  # fmt: skip
     thumbnails = [f"/images/{image}/thumbnail" for image in images]
     there = [one for one in thumbnails if client.get(one).status_code == 200]
     kinds = {"list": lists, "kept analysis": kept, "thumbnail": there, "page": ["/"]}
