@@ -8,7 +8,8 @@ import shutil
 import threading
 import time
 from io import BytesIO
-from urllib.parse import quote, unquote
+from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +19,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from etl import LoadRefused, images, load
+from etl import images, load
 from etl.images import link_images, open_image
 from etl.sidecar import IMAGE_FILE_SCHEMA, IMAGES, LINKED
 from service.analysis import Analysis
@@ -44,16 +45,20 @@ def opened_how(request, monkeypatch):
         os.close(beneath)
 
 
+def n_descriptors():
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 def test_s01_no_hostile_path_is_opened(tmp_path, opened_how):
     root = lay_out(tmp_path)
     paths = [*hostile_paths(tmp_path), *CONTROLS, *SURROGATES]
     assert len(paths) >= 60
     began = time.monotonic()
-    n_open = len(os.listdir("/proc/self/fd"))
+    n_open = n_descriptors()
     for path in paths:
         with pytest.raises(OSError):
             open_image(str(root), path).close()
-    assert len(os.listdir("/proc/self/fd")) == n_open
+    assert n_descriptors() == n_open
     assert time.monotonic() - began < SLOWEST_S
     with open_image(str(root), GOOD) as stream:
         assert Image.open(stream).size == (40, 30)
@@ -165,7 +170,7 @@ def test_s02_a_feature_file_with_hostile_paths_shows_nothing_from_outside(client
                 size = (160, 640)[i % 2]
                 picture = f"/images/{image_id}/thumbnail?size={size}"
                 said = [f"/gap/m/images/{image_id}", f"/view/m/images/{image_id}"]
-                for address in (picture, *(said if i % 8 == 0 and not changed else [])):
+                for address in (picture, *(said if i % 16 == 0 and not changed else [])):
                     began = time.monotonic()
                     answer = client.get(address)
                     assert time.monotonic() - began < SLOWEST_S, (path, address)
@@ -223,18 +228,21 @@ def test_s03_no_address_leads_outside(client, place):
     names = [*hostile_paths(place), *CONTROLS]
     names = list(dict.fromkeys([*names, *map(unquote, names)]))
     found = list(addresses(client))
-    assert {"/reports/{report}/report.html", "/view/{model}/part/{name}", "/static/{file}",
-            "/gap/{model}/mask/{mask}", "/jobs/{job}", "/seals/{seal}"} <= {t for _, t, _ in found}  # fmt: skip
+    wanted = {"/reports/{report}/report.html", "/view/{model}/part/{name}", "/static/{file}",
+              "/gap/{model}/mask/{mask}", "/jobs/{job}", "/seals/{seal}"}  # fmt: skip
+    assert wanted <= {template for _, template, _ in found}
     good = {"model": "m", "page": "classes", "job": "none", "image_id": "1", "name": "gap"}
     required = {"covariate": "x", "model": "m"}
 
     async def ask_all():
         n = 0
+        turn = itertools.count()
         for method, template, taken in found:
             for place_ in taken:
                 if place_["in"] != "path" and not is_text(place_):
                     continue
-                for name in names:
+                # each name in each path; in queries every twelfth, others in the next one
+                for name in names if place_["in"] == "path" else names[next(turn) % 12 :: 12]:
                     values = {p: good.get(p, "0") for p in re.findall(r"{(\w+)", template)}
                     query = {
                         p["name"]: required.get(p["name"], "0") for p in taken
@@ -242,7 +250,9 @@ def test_s03_no_address_leads_outside(client, place):
                     }  # fmt: skip
                     (values if place_["in"] == "path" else query)[place_["name"]] = name
                     path = re.sub(r"{(\w+)(:path)?}", lambda m: values[m[1]], template)
-                    text = "&".join(f"{key}={quote(value, safe='')}" for key, value in query.items())
+                    text = "&".join(
+                        f"{key}={quote(value, safe='')}" for key, value in query.items()
+                    )
                     began = time.monotonic()
                     status, body = await asked(client.app, method, path, text)
                     where = (method, template, place_["name"], name[:80])
@@ -253,4 +263,4 @@ def test_s03_no_address_leads_outside(client, place):
                     n += 1
         return n
 
-    assert asyncio.run(ask_all()) > 60 * len(found)
+    assert asyncio.run(ask_all()) > 100 * len(found)

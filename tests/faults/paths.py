@@ -25,7 +25,14 @@ def lay_out(folder: Path) -> Path:
     for name in ("s.png", "a.png"):
         Image.new("RGB", (40, 30), COLOUR).save(outside / name)
     # as a model, a report, a line, a checkpoint or a static file would have it
-    for name in ("model.json", "card.json", "report.html", "secret.txt", "s.css", "evaluation.json"):
+    for name in (
+        "model.json",
+        "card.json",
+        "report.html",
+        "secret.txt",
+        "s.css",
+        "evaluation.json",
+    ):
         (outside / name).write_text(f'{{"said": "{CANARY}"}}')
     links = {
         "out.png": outside / "s.png",
