@@ -5,14 +5,16 @@ the event loop.
 """
 
 import errno
+import shutil
 from collections.abc import Iterator
 from pathlib import PurePath
 from tempfile import TemporaryFile
 from typing import IO, Annotated, Any
 
-from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
+from fastapi import APIRouter, Header, HTTPException, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, StreamingResponse
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from etl.errors import DiskFull
 from service import charts, sealing, trainings
@@ -25,10 +27,10 @@ from service.gap.explaining import Question
 from service.gap.findings import ExplainedGapOut
 from service.gap_routes import part_answer, with_parts
 from service.job_events import events
-from service.jobs import OVER, Jobs, Worker
+from service.jobs import OVER, RESUMES, Jobs, Worker
 from service.lines import Lines
 from service.looks import Looks
-from service.queueing import job_out
+from service.queueing import IdempotencyKey, job_out
 from service.schemas import (
     AnnotationOut,
     AuditOut,
@@ -76,6 +78,7 @@ _Model = Annotated[
 _IMAGES = ("image/jpeg", "image/png", "image/webp")
 _GAP_CHARTS = [*charts.CHARTS, *(name for part in PARTS.values() for name in part.charts)]
 _PIECE_BYTES = 1 << 20
+_LEAST_FREE_BYTES = 10**9
 _Split = Annotated[str | None, Query(description="A test split; default: as the load says.")]
 
 
@@ -95,21 +98,35 @@ def _looks(request: Request) -> Looks:
 
 
 @router.post("/train", status_code=202, tags=["train"])
-def train(body: TrainIn, request: Request, response: Response) -> TrainOut:
+def train(
+    body: TrainIn, request: Request, response: Response, idempotency_key: IdempotencyKey = None
+) -> TrainOut:
     """Queue the training of a head on the train rows of a backbone."""
     analysis, jobs = _analysis(request), _jobs(request)
-    analysis.check_train(body.backbone, body.head, body.params)
+    asked = body.model_dump(mode="json")
     with request.app.state.naming:  # two requests at once must not get one name
-        model = analysis.free_name(body.backbone, body.head, jobs.open_models(), body.name)
-        job = jobs.submit({**body.model_dump(exclude={"name"}), "model": model}, model)
+        job = jobs.sent_before(idempotency_key, asked)
+        if job is None:
+            analysis.check_train(body.backbone, body.head, body.params)
+            model = analysis.free_name(body.backbone, body.head, jobs.open_models(), body.name)
+            job = jobs.submit(
+                {**body.model_dump(exclude={"name", "resume"}), "model": model},
+                model,
+                resumes=RESUMES if body.resume else 0,
+                key=idempotency_key,
+                asked=asked,
+            )
     response.headers["Location"] = f"/jobs/{job.job}"
-    return TrainOut(job=job.job, model=model)
+    return TrainOut(job=job.job, model=job.model)
 
 
 @router.get("/jobs", tags=["train"])
-def list_jobs(request: Request) -> list[JobOut]:
-    """List all jobs, newest first."""
-    return [job_out(job) for job in _jobs(request).all()]
+def list_jobs(
+    request: Request,
+    limit: Annotated[int, Query(ge=1, le=10_000, description="At most so many.")] = 200,
+) -> list[JobOut]:
+    """List the jobs, newest first."""
+    return [job_out(job) for job in _jobs(request).all(limit)]
 
 
 @router.get(
@@ -118,14 +135,28 @@ def list_jobs(request: Request) -> list[JobOut]:
     response_class=StreamingResponse,
     responses={200: {"description": "Server-sent events", "content": {"text/event-stream": {}}}},
 )
-def job_events(request: Request) -> Response:
+def job_events(
+    request: Request,
+    last_event_id: Annotated[
+        int | None,
+        Header(
+            ge=0, lt=2**63, description="Id of the last event that came: tell what changed since."
+        ),
+    ] = None,
+) -> Response:
     """Stream how far the jobs are, as server-sent events, until none is under way.
 
-    An event `jobs` holds those under way and those that ended meanwhile; `idle` is the last. A
-    client that was cut off asks again: each stream begins with all that is under way.
+    An event `jobs` holds those that changed since the last one, the first all that are under way;
+    `idle` is the last. A client that was cut off names the last event that it got, as browsers do
+    by themselves, and misses nothing.
     """
+    state = request.app.state
+
+    async def is_over() -> bool:
+        return state.stopping.is_set() or await request.is_disconnected()
+
     return StreamingResponse(
-        events(_jobs(request), request.is_disconnected), media_type="text/event-stream"
+        events(state.jobs, is_over, last_event_id), media_type="text/event-stream"
     )
 
 
@@ -447,9 +478,26 @@ async def health() -> HealthOut:
 
 @router.get("/ready", tags=["service"], responses={503: {"model": ReadyOut}})
 def ready(request: Request) -> Response:
-    """Say whether there is a database to read and a worker to train; 503 where not."""
-    worker: Worker | None = request.app.state.worker
-    database = _analysis(request).database.exists
-    works = worker is not None and worker.is_alive
-    answer = ReadyOut(ready=database and works, database=database, worker=works)
-    return JSONResponse(answer.model_dump(), status_code=200 if answer.ready else 503)
+    """Say whether there is a database to read, a worker to train, and room; 503 where not."""
+    state = request.app.state
+    worker: Worker | None = state.worker
+    is_stopping = state.stopping.is_set()
+    checks = {
+        "database": _analysis(request).database.is_readable,
+        "worker": worker is not None and worker.is_well,
+        "disk": shutil.disk_usage(_analysis(request).data).free >= _LEAST_FREE_BYTES,
+    }
+    is_ready = all(checks.values()) and not is_stopping
+    answer = ReadyOut(ready=is_ready, **checks, stopping=is_stopping)
+    return JSONResponse(answer.model_dump(), status_code=200 if is_ready else 503)
+
+
+@router.get(
+    "/metrics",
+    tags=["service"],
+    response_class=Response,
+    responses={200: {"description": "Prometheus text format", "content": {"text/plain": {}}}},
+)
+def metrics(request: Request) -> Response:
+    """Tell a monitor of requests, jobs, heartbeats, rows, looks at test labels, disk, memory."""
+    return Response(request.app.state.metrics.text(), media_type=CONTENT_TYPE_LATEST)

@@ -28,8 +28,9 @@ from service.feature_routes import router as feature_router
 from service.gap_routes import router as gap_router
 from service.hypothesis_routes import router as hypotheses_router
 from service.image_routes import router as image_router
-from service.jobs import EXPLAIN, Jobs, Worker, explain_on
+from service.jobs import EXPLAIN, TRAIN, Jobs, Worker, explain_on, stop_all
 from service.looks import Looks
+from service.metrics import Metrics
 from service.page_routes import router as page_router
 from service.report_routes import router as report_router
 from service.schemas import Problem
@@ -62,16 +63,15 @@ def create_app(settings: Settings, *, with_worker: bool = True) -> FastAPI:
             app.state.analysis.results.sweep()
             app.state.analysis.checkpoints.sweep()
             if with_worker:
-                app.state.worker = Worker(settings.data, settings.threads)
-                app.state.explainer = Worker(
+                app.state.worker = workers[TRAIN] = Worker(settings.data, settings.threads)
+                app.state.explainer = workers[EXPLAIN] = Worker(
                     settings.data, settings.threads, explain_on, lane=EXPLAIN
                 )
-                app.state.worker.start()
-                app.state.explainer.start()
+                for worker in workers.values():
+                    worker.start()
             yield
-            for worker in (app.state.worker, app.state.explainer):
-                if worker is not None:
-                    worker.stop()
+            app.state.stopping.set()
+            stop_all(workers.values())
 
     app: FastAPI = FastAPIOffline(
         title="Gapscope",
@@ -84,7 +84,10 @@ def create_app(settings: Settings, *, with_worker: bool = True) -> FastAPI:
     app.state.jobs = Jobs(settings.data)
     app.state.looks = Looks(settings.data)
     app.state.worker = app.state.explainer = None
+    workers: dict[str, Worker] = {}
+    app.state.metrics = Metrics(settings.data, app.state.jobs, app.state.looks, workers)
     app.state.naming = threading.Lock()
+    app.state.stopping = threading.Event()
     app.add_middleware(GZipMiddleware, minimum_size=10_000)
     app.add_middleware(_BodyLimit)
     app.include_router(gap_router)
@@ -180,7 +183,10 @@ async def _refusal(request: Request, error: Exception) -> JSONResponse:
         code,
         error,
     )
-    return _problem(status, code.replace("_", " "), str(error), code)
+    answer = _problem(status, code.replace("_", " "), str(error), code)
+    if hasattr(error, "retry_after_s"):
+        answer.headers["Retry-After"] = str(error.retry_after_s)
+    return answer
 
 
 async def _invalid(_request: Request, error: Exception) -> JSONResponse:

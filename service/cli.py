@@ -413,7 +413,6 @@ def _gap(arguments: argparse.Namespace, settings: "Settings") -> None:
     from service.analysis import Analysis
     from service.gap import SLOW
     from service.gap.explaining import Question
-    from service.gap.findings import explained_gap
     from service.terminal import part_of, progress_bar
 
     analysis = Analysis(settings.data)
@@ -422,7 +421,7 @@ def _gap(arguments: argparse.Namespace, settings: "Settings") -> None:
         question = Question(analysis, *asked)
         plain = question.gap(part_of(progress, 0.0, 0.2))
         question.compute(skip=SLOW, progress=part_of(progress, 0.2, 1.0))
-    answer = explained_gap(plain, question, question.self_test())
+    answer = question.explained(plain)
     if arguments.json:
         return _print_json(answer)
     for sentence in answer.summary:

@@ -129,6 +129,15 @@ class Database:
         return (self._data / DATABASE).is_file()
 
     @property
+    def is_readable(self) -> bool:
+        """Whether there is a database that can be opened."""
+        try:
+            with self.connect():
+                return True
+        except NoDatabase:
+            return False
+
+    @property
     def version(self) -> tuple[int, int]:
         """What tells this state of the database from every other; (0, 0) where there is none."""
         if not self.exists:
@@ -164,6 +173,18 @@ class Database:
             yield con
         finally:
             con.close()
+
+    def load_counts(self) -> list[dict[str, Any]]:
+        """Return the rows read, kept and rejected of each split and backbone.
+
+        Raises
+        ------
+        NoDatabase
+        """
+        return self._rows_of_load(
+            "select split, backbone, n_rows_read as read, n_images as kept, n_rejected as rejected "
+            "from load_report order by all"
+        )
 
     def rows(self, query: str, params: list[Any] | None = None) -> list[dict[str, Any]]:
         """Return the answer of a query as one dictionary a row."""

@@ -260,6 +260,19 @@ class NotResumable(ServiceError):
     code = "not_resumable"
 
 
+class QueueFull(ServiceError):
+    """So many jobs wait that no more are taken."""
+
+    code = "queue_full"
+    retry_after_s = 30
+
+
+class KeyReused(ServiceError):
+    """Another request was sent under the same Idempotency-Key."""
+
+    code = "key_reused"
+
+
 class DamagedStream(ServiceError):
     """A body that is no Arrow stream, or not one with the features that the model reads."""
 
@@ -351,6 +364,8 @@ STATUS: dict[type[Exception], int] = {
     NoPicture: 404,
     JobDone: 409,
     NotResumable: 409,
+    QueueFull: 429,
+    KeyReused: 422,
     DamagedStream: 422,
     BackboneNotHere: 409,
     BadImages: 422,

@@ -12,7 +12,7 @@ from service.errors import NotFound, NotReady
 from service.gap import PARTS, SLOW, images
 from service.gap.difficulty import DifficultyOut, covariate_chart
 from service.gap.explaining import Question
-from service.gap.findings import ExplainedGapOut, explained_gap
+from service.gap.findings import ExplainedGapOut
 from service.gap.mask import MASK_ID, MaskIn, MaskOut, mask_id
 from service.gap.part import Part
 from service.jobs import OPEN, Job, Jobs
@@ -243,12 +243,14 @@ def with_parts(request: Request, answer: GapOut, *, wait: bool) -> ExplainedGapO
     asked = (answer.model, answer.reference, answer.target)
     question = Question(request.app.state.analysis, *asked)
     if wait:
-        for name in PARTS:
-            if name not in SLOW:
-                explained(request, *asked, name, wait=True)
+        missing = [n for n in PARTS if n not in SLOW and question.stored(n) is None]
+        for name in missing:
+            explained(request, *asked, name, wait=True)
+        if missing:  # what was computed may stand under another state by now
+            question = Question(request.app.state.analysis, *asked)
     elif question.stored(next(iter(PARTS))) is None:
         ask_for(request, question)
-    return explained_gap(answer, question, question.self_test())
+    return question.explained(answer)
 
 
 def ask_for(request: Request, question: Question) -> None:

@@ -19,7 +19,7 @@ from service.hypotheses.schemas import (
 )
 from service.hypotheses.testing import Hypotheses
 from service.jobs import HYPOTHESIS, OPEN, SUGGEST
-from service.queueing import accepted, job_out, not_ready, queued
+from service.queueing import IdempotencyKey, accepted, job_out, not_ready, queued
 from service.schemas import JobOut
 
 router = APIRouter()
@@ -107,9 +107,16 @@ def get(hypothesis: _Id, request: Request) -> HypothesisOut:
 
 
 @router.post("/hypotheses/{hypothesis}/test", status_code=202, tags=["hypotheses"])
-def test(hypothesis: _Id, request: Request, response: Response) -> JobOut:
+def queue_test(
+    hypothesis: _Id,
+    request: Request,
+    response: Response,
+    idempotency_key: IdempotencyKey = None,
+) -> JobOut:
     """Queue the test: the refined head is trained on train rows, and scored once."""
-    _hypotheses(request).registry.refuse_scored(hypothesis)
-    job = queued(request, {HYPOTHESIS: hypothesis}, model_of(hypothesis))
+    asked = {HYPOTHESIS: hypothesis}
+    if request.app.state.jobs.sent_before(idempotency_key, asked) is None:
+        _hypotheses(request).registry.refuse_scored(hypothesis)
+    job = queued(request, asked, model_of(hypothesis), idempotency_key)
     response.headers["Location"] = f"/jobs/{job.job}"
     return job_out(job)

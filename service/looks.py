@@ -84,6 +84,10 @@ class Looks:
         if written <= len(line):
             raise LookNotLogged(_refusal(self._file, f"{written} bytes of {len(line) + 1} written"))
 
+    def count(self) -> int:
+        """Return how many looks there were."""
+        return len(self.all())
+
     def all(self) -> list[dict[str, Any]]:
         """Return all looks, newest first; lines that are none, as a full disk leaves, apart."""
         if not self._file.is_file():

@@ -59,6 +59,7 @@ class _Page(APIRoute):
         return page
 
 
+_JOBS_READ = 500  # the newest; a page shows a few
 router = APIRouter(route_class=_Page, include_in_schema=False, default_response_class=HTMLResponse)
 _Split = Annotated[str | None, Query()]
 _Feature = Annotated[int, Path(ge=0, le=2**31 - 1)]
@@ -70,7 +71,7 @@ def _site(request: Request) -> Site:
     state = request.app.state
     return Site(
         state.analysis,
-        state.jobs.all,
+        lambda: state.jobs.all(_JOBS_READ),
         state.looks,
         lambda question: ask_for(request, question),
         works=state.explainer is not None,

@@ -1,13 +1,22 @@
 """Jobs as answers: what several routes say of them, and how a request finds its own."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import Request
+from fastapi import Header, Request
 from fastapi.responses import JSONResponse
 
 from service.errors import NotReady
 from service.jobs import Job, Jobs
 from service.schemas import JobOut
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        pattern=r"^[!-~]{1,200}$",
+        description="A word of your own for this request, such as a UUID: sent again under it, "
+        "the request is answered with the job that it made, and queues no second one.",
+    ),
+]
 
 
 def job_out(job: Job) -> JobOut:
@@ -21,11 +30,20 @@ def accepted(job: Job, shown: JobOut | None = None) -> JSONResponse:
     return JSONResponse((shown or job_out(job)).model_dump(mode="json"), 202, headers)
 
 
-def queued(request: Request, asked: dict[str, Any], model: str) -> Job:
-    """Return the open job of what is asked, queued now where there is none."""
+def queued(request: Request, asked: dict[str, Any], model: str, key: str | None = None) -> Job:
+    """Return the job sent under this key before, or the open one of what is asked, or a new one.
+
+    Raises
+    ------
+    KeyReused, QueueFull
+    """
     jobs: Jobs = request.app.state.jobs
     with request.app.state.naming:  # two requests at once must not queue it twice
-        return jobs.find_open(asked) or jobs.submit(asked, model)
+        return (
+            jobs.sent_before(key, asked)
+            or jobs.find_open(asked)
+            or jobs.submit(asked, model, key=key, asked=asked)
+        )
 
 
 def not_ready(what: str, job: Job) -> NotReady:

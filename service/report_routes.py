@@ -7,8 +7,8 @@ from fastapi import APIRouter, Path, Request, Response
 
 from service.analysis import Analysis
 from service.gap.explaining import Question
-from service.jobs import OPEN, REPORT, Job, Jobs
-from service.queueing import accepted, job_out
+from service.jobs import REPORT, Job, Jobs
+from service.queueing import IdempotencyKey, accepted, job_out
 from service.report.kept import ID, TYPES, ReportIn, ReportJobOut, ReportOut, Reports
 from service.report.own_words import own_words
 
@@ -19,31 +19,34 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
 
 
 @router.post("/reports", status_code=202)
-def ask(body: ReportIn, request: Request) -> ReportJobOut:
+def ask(body: ReportIn, request: Request, idempotency_key: IdempotencyKey = None) -> ReportJobOut:
     """Queue a report about a model: all that is missing is computed first."""
     analysis: Analysis = request.app.state.analysis
     for model in body.models:
         question = Question(analysis, model, body.reference, body.target)
     own_words(body.text)
-    job = _queued(request, body, question)
+    job = _queued(request, body, question, idempotency_key)
     found = ReportJobOut(**job_out(job).model_dump(), report=job.request[REPORT]["report"])
     return accepted(job, found)  # type: ignore[return-value]  # with headers of its own
 
 
-def _queued(request: Request, body: ReportIn, question: Question) -> Job:
+def _queued(request: Request, body: ReportIn, question: Question, key: str | None) -> Job:
     """Return the open job of this very report, queued now where there is none."""
     jobs: Jobs = request.app.state.jobs
     ends = {"reference": question.reference, "target": question.target}
     asked = {**body.model_dump(mode="json"), **ends}
     with request.app.state.naming:  # two requests at once must not queue it twice
-        for job in jobs.all():
-            if job.state in OPEN and job.kind == REPORT:
+        found = jobs.sent_before(key, asked)
+        if found is not None:
+            return found
+        for job in jobs.open():
+            if job.kind == REPORT:
                 mine = {k: v for k, v in job.request[REPORT].items() if k != "report"}
                 if mine == asked:
                     return job
         explained = {"model": body.models[0], **ends}
         wanted = {"explain": explained, REPORT: {**asked, "report": uuid.uuid4().hex[:12]}}
-        return jobs.submit(wanted, body.models[0])
+        return jobs.submit(wanted, body.models[0], key=key, asked=asked)
 
 
 @router.get("/reports")

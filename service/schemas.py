@@ -81,6 +81,11 @@ class TrainIn(Request):
         description='Of the head, such as {"C": 0.1} for logistic; a list where values are to be '
         'compared; {"budget_s": 600} for auto. Default: a grid. README lists them.',
     )
+    resume: bool = Field(
+        True,
+        description="Whether it goes on by itself, twice at most, when its worker or the service "
+        "dies. Where not, it is interrupted then, until POST /jobs/{job}/resume.",
+    )
 
 
 class TrainOut(Answer):
@@ -661,8 +666,10 @@ class ReadyOut(Answer):
     """Whether the service can do its work."""
 
     ready: bool
-    database: bool
-    worker: bool
+    database: bool = Field(description="There is one, and it can be opened.")
+    worker: bool = Field(description="It runs, and gave a sign of life in the last 30 seconds.")
+    disk: bool = Field(description="At least 1 GB is free where the data are.")
+    stopping: bool = Field(description="The service was told to stop, and takes no new requests.")
 
 
 class Problem(Answer):

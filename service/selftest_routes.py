@@ -11,7 +11,7 @@ from service.errors import NotFound
 from service.gap.error_rates import SelfTestOut
 from service.gap.explaining import Question
 from service.jobs import OPEN, SELFTEST, Job, Jobs
-from service.queueing import accepted, not_ready, queued
+from service.queueing import IdempotencyKey, accepted, not_ready, queued
 from service.schemas import JobOut, ModelName, SelfTestIn
 
 router = APIRouter()
@@ -20,14 +20,15 @@ _Split = Annotated[str | None, Query(description="A test split; default: as the 
 
 
 @router.post("/selftest", status_code=202, tags=["analysis"])
-def ask(body: SelfTestIn, request: Request) -> JobOut:
+def ask(body: SelfTestIn, request: Request, idempotency_key: IdempotencyKey = None) -> JobOut:
     """Queue a self-test: each explainer on placebos and planted gaps made of the reference."""
     question = Question(request.app.state.analysis, body.model, body.reference, None)
     asked = {
         "explain": _explained(question),
         SELFTEST: {"budget_s": body.budget_s, "seed": body.seed},
     }
-    return accepted(queued(request, asked, body.model))  # type: ignore[return-value]  # with headers of its own
+    job = queued(request, asked, body.model, idempotency_key)
+    return accepted(job)  # type: ignore[return-value]  # with headers of its own
 
 
 @router.get(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -10,10 +11,11 @@ from service.errors import NotFound
 from service.evaluations import SEED
 from service.gap import PARTS, mask
 from service.gap.error_rates import SelfTestOut, keep, kept, state_key
+from service.gap.findings import ExplainedGapOut, explained_gap
 from service.gap.inputs import Inputs
 from service.gap.part import Reads
 from service.gap.store import FORMAT as EXPLAINERS
-from service.gap.store import Store, key_of
+from service.gap.store import Store, key_of, parsed
 from service.importing import splits_imported
 from service.lines import Lines
 from service.neighbours import is_at_hand
@@ -52,6 +54,7 @@ class Question:
         self._store = Store(analysis.data)
         self._state = self._of_data()
         self._further: dict[Reads, Any] = {}
+        self._keys: dict[tuple[Reads, ...], str] = {}
 
     def _of_data(self) -> dict[str, Any]:
         """All that every answer may depend on."""
@@ -79,12 +82,14 @@ class Question:
         later state than it was computed in.
         """
         # a mask reads the data alone
-        reads = PARTS[part].reads if part in PARTS else _FURTHER.get(part, ())
-        for kind in reads:
-            if kind not in self._further:
-                self._further[kind] = self._of(kind)
-        further = {kind: self._further[kind] for kind in reads}
-        return key_of(self.reference, self.target, self._state | further)
+        reads = tuple(PARTS[part].reads if part in PARTS else _FURTHER.get(part, ()))
+        if reads not in self._keys:
+            for kind in reads:
+                if kind not in self._further:
+                    self._further[kind] = self._of(kind)
+            further = {kind: self._further[kind] for kind in reads}
+            self._keys[reads] = key_of(self.reference, self.target, self._state | further)
+        return self._keys[reads]
 
     def _of(self, kind: Reads) -> Any:
         """State of something that only some parts read."""
@@ -133,14 +138,14 @@ class Question:
     def answer(self, part: str) -> PartOut | None:
         """Return one part where it was computed, else None."""
         found = self.stored(part)
-        return None if found is None else PARTS[part].answer.model_validate_json(found)
+        return None if found is None else parsed(PARTS[part].answer, found)
 
     def kept_gap(self) -> GapOut | None:
         """Return the gap itself where it was computed in this state of the data, else None."""
         if self.card["backbone"] is None:  # of predictions alone: quick, and held against the data
             return self.gap()
         found = self._store.read(self.card["model"], self.key(_GAP), _GAP)
-        return None if found is None else GapOut.model_validate_json(found)
+        return None if found is None else parsed(GapOut, found)
 
     def gap(self, progress: Progress = lambda _share, _message: None) -> GapOut:
         """Return the gap itself, computed and kept where it is not yet.
@@ -158,6 +163,15 @@ class Question:
             answer = found.model_dump_json().encode()
             self._store.write(model, self.key(_GAP), _GAP, answer)
         return found
+
+    def explained(self, gap: GapOut) -> ExplainedGapOut:
+        """Return the gap with what its parts say, as far as they are computed."""
+        test = self.self_test()
+        return _explained(
+            gap.model_dump_json().encode(),
+            tuple((name, self.stored(name)) for name in PARTS),
+            None if test is None else test.model_dump_json().encode(),
+        )
 
     def compute(
         self,
@@ -268,3 +282,16 @@ class Question:
         """Keys of questions with other ends, whatever their state."""
         mine = f"{self.reference}.{self.target}."
         return {key for key in self._store.keys(self.card["model"]) if not key.startswith(mine)}
+
+
+@lru_cache(maxsize=32)
+def _explained(
+    gap: bytes, parts: tuple[tuple[str, bytes | None], ...], test: bytes | None
+) -> ExplainedGapOut:
+    """Put the JSON of an answer together; the same answer is asked for often."""
+    stored = {name: found for name, found in parts if found is not None}
+    return explained_gap(
+        parsed(GapOut, gap),
+        {name: parsed(PARTS[name].answer, found) for name, found in stored.items()},
+        None if test is None else parsed(SelfTestOut, test),
+    )

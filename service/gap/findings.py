@@ -61,13 +61,6 @@ class ExplainedGapOut(GapOut):
     pending: list[str] = Field(description="Parts that are not computed yet, so not in findings.")
 
 
-class Answered(Protocol):
-    """What knows the answers of parts that were computed."""
-
-    def answer(self, part: str) -> PartOut | None:
-        """Return one part where it was computed, else None."""
-
-
 class _Interval(Protocol):
     @property
     def estimate(self) -> float | None: ...
@@ -78,14 +71,12 @@ class _Interval(Protocol):
 
 
 def explained_gap(
-    answer: GapOut, question: Answered, self_test: SelfTestOut | None = None
+    answer: GapOut, parts: Mapping[str, PartOut], self_test: SelfTestOut | None = None
 ) -> ExplainedGapOut:
     """Return the answer with what its parts say, as far as they are computed.
 
     Each finding carries the rates of its explainer where a self-test measured them.
     """
-    found = {name: question.answer(name) for name in PARTS}
-    parts = {name: part for name, part in found.items() if part is not None}
     ledger = parts.get("ledger")
     return ExplainedGapOut(
         **dict(answer),

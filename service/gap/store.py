@@ -13,11 +13,13 @@ import json
 import os
 import shutil
 import uuid
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import BaseModel
 
 from etl.database import RESULTS
 
@@ -81,6 +83,19 @@ class Store:
 
     def _file(self, model: str, key: str, part: str, suffix: str = "json") -> Path:
         return self._results / model / _FOLDER / key / f"{part}.{suffix}"
+
+
+_Answer = TypeVar("_Answer", bound=BaseModel)
+
+
+def parsed(kind: type[_Answer], content: bytes) -> _Answer:
+    """Return an answer out of its JSON; the same JSON is parsed once, for it is asked for often."""
+    return _parsed(kind, content)  # type: ignore[return-value]
+
+
+@lru_cache(maxsize=64)
+def _parsed(kind: type[BaseModel], content: bytes) -> BaseModel:
+    return kind.model_validate_json(content)
 
 
 def key_of(reference: str, target: str, state: dict[str, Any]) -> str:

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from models.errors import ModelError
 from service.errors import ServiceError
-from service.gap.findings import explained_gap
 from service.gap.ledger import LedgerOut
 from service.hypotheses.registry import Registry
 from service.hypotheses.schemas import HypothesesOut
@@ -54,7 +53,7 @@ def overview(site: Site, model: str | None, reference: str | None, target: str |
     if plain is None:
         frame.ask()
         return frame.render("pending.html", gaps=site.analysis.gaps(question.card["model"]))
-    answer = explained_gap(plain, question, question.self_test())
+    answer = question.explained(plain)
     if answer.pending:
         frame.ask()
     return frame.render(

@@ -12,7 +12,6 @@ from service.errors import NotFound, ServiceError
 from service.evaluations import SEED
 from service.gap import PARTS
 from service.gap.explaining import Question
-from service.gap.findings import explained_gap
 from service.hypotheses.registry import Registry
 from service.importing import splits_imported
 from service.report.numbers import VIEW, Answer, address, parsed_address
@@ -194,7 +193,7 @@ class Answers:
 
     def _explained(self, model: str) -> Any:
         question = self._question(model)
-        return explained_gap(question.gap(), question, question.self_test())
+        return question.explained(question.gap())
 
     def _card(self, model: str) -> Any:
         card = self._analysis.results.card(model)

@@ -54,7 +54,8 @@ subprocess.run("x", shell=True)
 
 def test_s14_the_linter_bans_what_runs_code_from_files(tmp_path):
     """Named exceptions: torch.load with weights_only, of a given head and of a package's file."""
-    command = [str(Path(sys.executable).with_name("ruff")), "check", "--no-cache", "--output-format",
+    ruff = str(Path(sys.executable).with_name("ruff"))
+    command = [ruff, "check", "--no-cache", "--output-format",
                "concise", "--stdin-filename", "service/banned.py", "-"]  # fmt: skip
     done = subprocess.run(
         command, cwd=ROOT, input=BANNED, capture_output=True, text=True, check=False

@@ -110,11 +110,12 @@ def test_an_explainer_with_too_many_false_findings_is_marked(data):
     analysis = Analysis(data)
     question = Question(analysis, "m", None, None)
     question.compute(only="ledger")
-    gap = explained_gap(analysis.gap("m", None, None), question, answer)
+    parts = {"ledger": question.answer("ledger")}
+    gap = explained_gap(analysis.gap("m", None, None), parts, answer)
     (finding, *_) = [one for one in gap.findings if one.part == "ledger"]
     assert finding.trusted is False
     assert "untrustworthy here" in finding.trust
-    plain = explained_gap(analysis.gap("m", None, None), question)
+    plain = explained_gap(analysis.gap("m", None, None), parts)
     assert {one.trusted for one in plain.findings} == {None}
     json.loads(gap.model_dump_json())
 

@@ -105,7 +105,7 @@ def test_train_evaluate_gap_with_sql_beside(tmp_path, big_csv):
 def test_a_running_job_is_cancelled_and_a_killed_one_interrupted(tmp_path, big_csv):
     data = tmp_path / "data"
     load(data, [big_csv])
-    train = {"backbone": "big", "head": "logistic", "seed": 0, "params": MANY}
+    train = {"backbone": "big", "head": "logistic", "seed": 0, "params": MANY, "resume": False}
     with serving(data) as (client, service):
         first = client.post("/train", json=train).headers["location"]
         second = client.post("/train", json=train).headers["location"]
@@ -120,6 +120,7 @@ def test_a_running_job_is_cancelled_and_a_killed_one_interrupted(tmp_path, big_c
         os.kill(worker, signal.SIGKILL)
         killed = job_done(client, third, 10)
         assert killed["state"] == "interrupted"
+        assert killed["error"].startswith("The worker was ended by SIGKILL")
         assert "same request" in killed["error"]
         assert f"POST {third}/resume" in killed["error"]
         fourth = client.post("/train", json=train).headers["location"]

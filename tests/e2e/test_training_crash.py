@@ -24,7 +24,7 @@ from tests.e2e.test_service import children, command_of
 from tests.world import Split, write_csv
 
 GRID = [0.01 * 1.5**i for i in range(12)]
-TRAIN = {"backbone": "c", "head": "logistic", "seed": 0, "params": {"C": GRID}}
+TRAIN = {"backbone": "c", "head": "logistic", "seed": 0, "params": {"C": GRID}, "resume": False}
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,11 @@
+import sqlite3
 import threading
+from contextlib import closing, suppress
 
 import pytest
 
-from service.errors import JobDone, NotFound, NotResumable
-from service.jobs import Jobs, work_one
+from service.errors import JobDone, KeyReused, NotFound, NotResumable, QueueFull
+from service.jobs import EXPLAIN, MAX_QUEUED, TRAIN, Jobs, table, work, work_one
 
 
 class Refused(Exception):
@@ -114,23 +116,53 @@ def test_what_is_over_cannot_be_cancelled(jobs):
 
 
 def test_jobs_of_a_dead_worker_are_interrupted(jobs):
-    running, cancelling, queued = (jobs.submit({}, name) for name in "abc")
+    running, cancelling, queued = (jobs.submit({}, name, resumes=0) for name in "abc")
     jobs.claim()
     jobs.claim()
     jobs.cancel(cancelling.job)
     assert jobs.cancelling() == {cancelling.job}
-    jobs.end_running()
+    jobs.end_running(why="The worker was ended by SIGKILL.")
     states = [jobs.get(job.job).state for job in (running, cancelling, queued)]
     assert states == ["interrupted", "cancelled", "queued"]
     assert "same request" in jobs.get(running.job).error
     assert f"POST /jobs/{running.job}/resume" in jobs.get(running.job).error
+    assert jobs.get(running.job).error.startswith("The worker was ended by SIGKILL. ")
     before = jobs.all()
     jobs.end_running()
     assert jobs.all() == before
 
 
+@pytest.mark.parametrize("lane", [TRAIN, EXPLAIN])
+def test_a_job_goes_on_by_itself_twice_then_says_how_it_goes_on(jobs, lane):
+    job = jobs.submit({"explain": {}} if lane == EXPLAIN else {}, "m")
+    other = jobs.submit({} if lane == EXPLAIN else {"explain": {}}, "n")
+    states = []
+    for _ in range(3):
+        assert jobs.claim(lane).job == job.job
+        jobs.end_running(lane=lane)
+        states.append(jobs.get(job.job).state)
+    assert states == ["queued", "queued", "interrupted"]
+    assert jobs.get(other.job).state == "queued"
+    assert jobs.resume(job.job).state == "queued"
+    jobs.claim(lane)
+    jobs.end_running(lane=lane)
+    assert jobs.get(job.job).state == "interrupted"  # resuming by hand gives no more of them
+
+
+def test_a_planned_stop_uses_up_no_resume(jobs):
+    job, told_not_to = jobs.submit({}, "m"), jobs.submit({}, "n", resumes=0)
+    for _ in range(5):
+        jobs.claim()
+        jobs.end_running(is_planned=True)
+        assert jobs.get(job.job).state == "queued"
+    jobs.claim()
+    jobs.claim()
+    jobs.end_running(is_planned=True)
+    assert jobs.get(told_not_to.job).state == "interrupted"
+
+
 def test_a_job_whose_model_is_there_was_done_even_where_it_was_to_be_cancelled(jobs):
-    running, cancelling, other = (jobs.submit({}, name) for name in "abc")
+    running, cancelling, other = (jobs.submit({}, name, resumes=0) for name in "abc")
     for _ in range(3):
         jobs.claim()
     jobs.cancel(cancelling.job)
@@ -140,14 +172,152 @@ def test_a_job_whose_model_is_there_was_done_even_where_it_was_to_be_cancelled(j
 
 
 def test_a_job_begun_while_its_worker_was_killed_for_another_is_queued_again(jobs):
-    late, next_one = jobs.submit({}, "a"), jobs.submit({}, "b")
+    late, next_one = jobs.submit({}, "a"), jobs.submit({}, "b", resumes=0)
     for _ in range(2):
         jobs.claim()
     jobs.cancel(late.job)
-    jobs.end_running(killed=late.job)
+    jobs.end_running(killed_for=late.job)
     assert jobs.get(late.job).state == "cancelled"
     assert jobs.get(next_one.job).state == "queued"
     assert jobs.claim().job == next_one.job
+
+
+def test_a_worker_that_was_taken_for_dead_writes_nothing_any_more(jobs):
+    submitted = jobs.submit({}, "m")
+
+    def run(_request, progress):
+        jobs.end_running()  # while it works, it is taken for dead, and another one claims its job
+        assert jobs.claim().lease != first[0]
+        progress(1.0, "next step")
+        pytest.fail("went on")
+
+    first = []
+    claim = jobs.claim
+    jobs.claim = lambda lane=TRAIN: (job := claim(lane), first.append(job.lease))[0]
+    assert work_one(jobs, run, ())
+    now = jobs.get(submitted.job)
+    assert (now.state, now.message, now.progress) == ("running", "started", 0)
+
+
+def test_a_worker_that_is_to_stop_leaves_its_job_as_it_is(jobs):
+    job, told = jobs.submit({}, "m"), []
+
+    def run(_request, progress):
+        told.append(True)
+        progress(0.5, "next step")
+        pytest.fail("went on")
+
+    assert work_one(jobs, run, (), must_stop=lambda: bool(told))
+    assert jobs.get(job.job).state == "running"
+    jobs.end_running(is_planned=True)
+    assert jobs.get(job.job).state == "queued"
+
+
+def test_the_end_of_a_job_is_written_when_the_disk_has_room_again(jobs, monkeypatch):
+    monkeypatch.setattr(work, "_RETRY_S", 0.01)
+    job, write, left = jobs.submit({}, "m"), jobs.finish, [3]
+
+    def full(*end):
+        left[0] -= 1
+        if left[0]:
+            raise sqlite3.OperationalError("database or disk is full")
+        write(*end)
+
+    monkeypatch.setattr(jobs, "finish", full)
+    work_one(jobs, lambda _r, _p: None, ())
+    assert jobs.get(job.job).state == "done"
+
+
+def test_progress_that_finds_no_room_does_not_end_a_job(jobs, monkeypatch):
+    job, connect, left = jobs.submit({}, "m"), jobs._connect, [1]
+
+    def run(_request, progress):
+        monkeypatch.setattr(jobs, "_connect", full)
+        progress(1.0, "next step")
+
+    def full():
+        left[0] -= 1
+        if left[0] == 0:
+            raise sqlite3.OperationalError("database or disk is full")
+        return connect()
+
+    work_one(jobs, run, ())
+    assert jobs.get(job.job).state == "done"
+
+
+def test_a_queue_has_an_end(jobs):
+    for i in range(MAX_QUEUED):
+        last = jobs.submit({}, str(i))
+    with pytest.raises(QueueFull, match=f"where {MAX_QUEUED} jobs wait"):
+        jobs.submit({}, "one too many")
+    assert jobs.submit({"explain": {}}, "in the other queue").state == "queued"
+    jobs.cancel(last.job)
+    jobs.submit({}, "in its place")
+    with pytest.raises(QueueFull):
+        jobs.resume(last.job)
+    assert jobs.counts()[TRAIN, "queued"] == MAX_QUEUED
+    assert (jobs.counts()[EXPLAIN, "queued"], jobs.counts()[TRAIN, "cancelled"]) == (1, 1)
+
+
+def test_of_many_at_once_no_more_than_there_is_room_for_are_queued(jobs):
+    for i in range(MAX_QUEUED - 3):
+        jobs.submit({}, str(i))
+    taken = []
+
+    def submit():
+        with suppress(QueueFull):
+            taken.append(jobs.submit({}, "m"))
+
+    threads = [threading.Thread(target=submit) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(taken) == 3
+
+
+def test_a_request_sent_twice_under_a_key_is_one_job(jobs):
+    assert jobs.sent_before("k", {"a": 1}) is None
+    job = jobs.submit({}, "m", key="k", asked={"a": 1})
+    assert jobs.sent_before("k", {"a": 1}) == job
+    assert jobs.sent_before(None, {"a": 1}) is None
+    with pytest.raises(KeyReused, match=job.job):
+        jobs.sent_before("k", {"a": 2})
+    jobs.submit({}, "m")
+    jobs.submit({}, "m")  # two without a key are two
+
+
+def test_changes_are_told_in_their_order(jobs):
+    first, second = jobs.submit({}, "a"), jobs.submit({}, "b")
+    assert [job.job for job in jobs.changed_since(0)] == [first.job, second.job]
+    last = second.changed
+    claimed = jobs.claim()
+    jobs.report(claimed, 0.5, "half way")
+    (changed,) = jobs.changed_since(last)
+    assert (changed.job, changed.progress) == (first.job, 0.5)
+    assert jobs.changed_since(changed.changed) == []
+
+
+def test_an_interrupted_job_is_cancelled_for_good(jobs):
+    job = jobs.submit({}, "m", resumes=0)
+    jobs.claim()
+    jobs.end_running()
+    cancelled = jobs.cancel(job.job)
+    assert (cancelled.state, cancelled.error) == ("cancelled", None)
+    assert jobs.cancel(job.job).state == "cancelled"
+
+
+def test_a_table_of_the_first_version_is_read_on(tmp_path):
+    with closing(sqlite3.connect(tmp_path / "jobs.sqlite")) as con:
+        con.execute(table._SCHEMA)
+        con.execute(
+            "insert into job (job, request, model, state, created_at) "
+            "values ('old', '{}', 'm', 'queued', '2026-01-01T00:00:00+00:00')"
+        )
+        con.commit()
+    jobs = Jobs(tmp_path)
+    assert jobs.claim().job == "old"
+    assert jobs.get("old").changed > 0
 
 
 def test_what_is_over_does_not_change(jobs):
@@ -155,7 +325,7 @@ def test_what_is_over_does_not_change(jobs):
     assert work_one(jobs, lambda _r, _p: "a note", ())
     assert jobs.get(job.job).message == "done; a note"
     before = jobs.get(job.job)
-    jobs.finish(job.job, "cancelled", "too late")
+    jobs.finish(before, "cancelled", "too late")
     assert jobs.get(job.job) == before
 
 
