@@ -9,7 +9,7 @@ import threading
 import time
 from io import BytesIO
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import unquote, urlencode
 
 import numpy as np
 import pyarrow as pa
