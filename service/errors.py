@@ -97,6 +97,12 @@ class DataChanged(ServiceError):
     code = "data_changed"
 
 
+class DamagedModel(ServiceError):
+    """A file of a model that is not as it was stored: the model is set aside, the others stay."""
+
+    code = "damaged_model"
+
+
 class TestWasTrained(ServiceError):
     """Images that the model learnt from stand in a test split now: no score of it would count."""
 
@@ -353,6 +359,7 @@ STATUS: dict[type[Exception], int] = {
     NotFound: 404,
     ModelExists: 409,
     DataChanged: 409,
+    DamagedModel: 409,
     NotReady: 409,
     TooFewImages: 422,
     TestWasTrained: 409,

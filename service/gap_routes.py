@@ -13,7 +13,7 @@ from service.gap import PARTS, SLOW, images
 from service.gap.difficulty import DifficultyOut, covariate_chart
 from service.gap.explaining import Question
 from service.gap.findings import ExplainedGapOut
-from service.gap.mask import MaskIn, MaskOut, mask_id
+from service.gap.mask import MASK_ID, MaskIn, MaskOut, mask_id
 from service.gap.part import Part
 from service.gap.store import parsed
 from service.jobs import OPEN, Job, Jobs
@@ -83,7 +83,7 @@ def mask(model: _Name, body: MaskIn, request: Request) -> Response:
 )
 def masked(
     model: _Name,
-    mask: Annotated[str, Path(description="Its id: of the answer, or of a list of features.")],
+    mask: Annotated[str, Path(pattern=MASK_ID, description="Its id, as of POST.")],
     request: Request,
     reference: _Split = None,
     target: _Split = None,

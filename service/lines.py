@@ -26,7 +26,7 @@ from etl.sources import gap_ends
 from models.gap.line import LEAST_ROWS
 from service.database import Database
 from service.errors import BadLine, BadName, NotATest, NotFound, UnusedOption
-from service.results import NAME
+from service.schemas import NAME
 from service.settings import Settings
 
 FOLDER = "lines"
@@ -145,7 +145,7 @@ class Lines:
         ------
         BadLine, BadName, NotFound, NotATest, UnusedOption, etl.errors.LoadRefused
         """
-        if not re.match(NAME, name):
+        if not re.fullmatch(NAME, name):
             raise BadName(
                 "wanted a name of up to 100 letters, digits, points, hyphens and underscores that "
                 f"begins with a letter or digit, got {name!r}."
@@ -204,7 +204,7 @@ class Lines:
     def files(self) -> list[Path]:
         """Return the file of every line, by name."""
         found = self._folder.glob("*.csv")
-        return sorted(file for file in found if re.match(NAME, file.stem))
+        return sorted(file for file in found if re.fullmatch(NAME, file.stem))
 
     def _write(self, place: Path, line: StoredLine) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)

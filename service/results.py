@@ -37,15 +37,34 @@ from safetensors.numpy import load_file, save_file
 from etl.database import PREDICTION_SCHEMA, RESULTS
 from models.errors import DamagedHead
 from models.heads import Curve, Head, pack, unpack
-from service.errors import BadName, DataChanged, ImportedModel, ModelExists, NotFound
+from service.errors import (
+    BadName,
+    DamagedModel,
+    DataChanged,
+    ImportedModel,
+    ModelExists,
+    NotFound,
+)
 from service.looks import Look, Looks
+from service.model_files import (
+    check_predictions,
+    read_card,
+    read_curves,
+    read_evaluation,
+    read_feature_names,
+    read_rows,
+    read_train_rows,
+)
+from service.schemas import NAME
 
 IMPORTED = "imported"  # what the card of such a model has as its head
 NATIVE = "native"  # weights that were given
 INTERPOLATED = "interpolated"  # between the weights of two others
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 _NEW = ".new-"
 HEAD_FILE = "head.safetensors"
+# what a file that is no head makes its readers raise
+_BROKEN = (SafetensorError, OSError, ValueError, LookupError, TypeError, RecursionError,
+           AttributeError, OverflowError, MemoryError)  # fmt: skip
 _WHAT = "gapscope"  # key of the description of a head in the metadata of its file
 
 
@@ -55,6 +74,7 @@ class Results:
     def __init__(self, data: Path) -> None:
         self._data = data
         self._folder = data / RESULTS
+        self._digests: dict[tuple[Path, int, int, int], str] = {}  # of heads, by their state
 
     def sweep(self) -> None:
         """Remove what killed writers left behind; a folder that one is writing stays.
@@ -76,13 +96,25 @@ class Results:
                 os.close(place)
 
     def models(self) -> list[dict[str, Any]]:
-        """Return the cards of all models, oldest first."""
-        cards = [
-            json.loads(file.read_text(encoding="utf-8"))
-            for file in self._folder.glob("*/model.json")
-            if re.match(NAME, file.parent.name)
-        ]
+        """Return the cards of all models, oldest first; those in `damaged` are left out."""
+        cards = [card for card in self._judged().values() if isinstance(card, dict)]
         return sorted(cards, key=lambda card: (card["created_at"], card["model"]))
+
+    def damaged(self) -> dict[str, str]:
+        """Return why a model is set aside, by its name: another hand has changed its files."""
+        found = self._judged()
+        return {name: str(why) for name, why in found.items() if isinstance(why, DamagedModel)}
+
+    def _judged(self) -> dict[str, dict[str, Any] | DamagedModel]:
+        """Card of every model, or why it is set aside."""
+        found: dict[str, dict[str, Any] | DamagedModel] = {}
+        for file in sorted(self._folder.glob("*/model.json")):
+            if re.fullmatch(NAME, file.parent.name):
+                try:
+                    found[file.parent.name] = _whole(file.parent)
+                except DamagedModel as error:
+                    found[file.parent.name] = error
+        return found
 
     def own_models(self) -> list[dict[str, Any]]:
         """Return the cards of the models that are no test of a hypothesis, oldest first.
@@ -93,7 +125,10 @@ class Results:
 
     def has(self, model: str) -> bool:
         """Whether a model of this name is stored."""
-        return re.match(NAME, model) is not None and (self._folder / model / "model.json").is_file()
+        return (
+            re.fullmatch(NAME, model) is not None
+            and (self._folder / model / "model.json").is_file()
+        )
 
     def is_imported(self, model: str) -> bool:
         """Whether the model of this name, if there is one, was trained elsewhere."""
@@ -104,9 +139,9 @@ class Results:
 
         Raises
         ------
-        NotFound
+        NotFound, DamagedModel
         """
-        return dict(json.loads(self._file(model, "model.json").read_text(encoding="utf-8")))
+        return _whole(self._place(model))
 
     def head(self, model: str) -> Head:
         """Return the trained head of one model.
@@ -124,12 +159,15 @@ class Results:
                 f"wanted a model that was trained here, got {model!r}, of which only the "
                 "predictions were imported. Ask it where it was trained."
             )
-        file = self._file(model, HEAD_FILE)
+        file, told = self._place(model) / HEAD_FILE, self.card(model).get("head_sha256")
+        found = self.head_sha256(model)  # refuses what is no file: a pipe would be waited for
         try:
+            if told not in (None, found):
+                raise ValueError("another file than its card tells of.")
             with safe_open(file, "numpy") as stored:
                 what = json.loads((stored.metadata() or {}).get(_WHAT, '{"type": "linear"}'))
             return unpack(load_file(file), what)
-        except (DamagedHead, SafetensorError, ValueError) as error:
+        except (*_BROKEN, DamagedHead) as error:
             raise DataChanged(
                 f"wanted the head of model {model!r} as it was stored, got: {error} "
                 "Train it again under another name."
@@ -142,7 +180,17 @@ class Results:
         ------
         NotFound
         """
-        return _sha256(self._file(model, HEAD_FILE))
+        file = self._place(model) / HEAD_FILE
+        if not file.is_file():
+            raise DamagedModel(
+                f"wanted the head of model {model!r}, got no file. Train it again under another "
+                "name."
+            )
+        state = file.stat()
+        key = (file, state.st_ino, state.st_size, state.st_mtime_ns)
+        if key not in self._digests:
+            self._digests[key] = _sha256(file)
+        return self._digests[key]
 
     def check_name(self, model: str) -> None:
         """Refuse a name that cannot be a folder and an address.
@@ -151,7 +199,7 @@ class Results:
         ------
         BadName
         """
-        if not re.match(NAME, model):
+        if not re.fullmatch(NAME, model):
             raise BadName(
                 "wanted a name of up to 100 letters, digits, points, hyphens and underscores that "
                 f"begins with a letter or digit, got {model!r}."
@@ -173,7 +221,7 @@ class Results:
         ------
         NotFound
         """
-        return pq.read_table(self._file(model, "train_rows.parquet"))
+        return read_train_rows(self._place(model))
 
     def feature_names(self, model: str) -> list[str] | None:
         """Return the names of the features in the order in which a head reads them.
@@ -184,8 +232,7 @@ class Results:
         ------
         NotFound
         """
-        file = self._file(model, "model.json").with_name("features.json")
-        return list(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None
+        return read_feature_names(self._place(model))
 
     def curves(self, model: str) -> list[dict[str, Any]]:
         """Return how the fits of a training went, in steps: of `models.heads.Curve`.
@@ -194,8 +241,7 @@ class Results:
         ------
         NotFound
         """
-        file = self._file(model, "model.json").with_name("curves.json")
-        return list(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else []
+        return read_curves(self._place(model))
 
     def save_model(
         self,
@@ -303,10 +349,7 @@ class Results:
         ------
         NotFound
         """
-        file = self._file(model, "model.json").with_name("evaluation.json")
-        if not file.is_file():
-            return []
-        return list(json.loads(file.read_text(encoding="utf-8")))
+        return read_evaluation(self._place(model))
 
     def predictions(self, model: str, split: str, *, look: Look) -> pa.Table:
         """Return the stored predictions on one test split, in the order of the rows scored.
@@ -317,8 +360,9 @@ class Results:
         ------
         NotFound, LookNotLogged
         """
-        file = self._file(model, "predictions.parquet")
-        found = pq.read_table(file, filters=[("split", "=", split)])
+        folder = self._place(model)
+        check_predictions(folder)
+        found = read_rows(folder / "predictions.parquet", filters=[("split", "=", split)])
         Looks(self._data).record(look, split, len(found))
         return found
 
@@ -330,7 +374,7 @@ class Results:
         file = self._folder / model / "predictions.parquet"
         if not file.is_file():
             return None
-        found = pq.read_table(
+        found = read_rows(
             file, filters=[("split", "=", split)], columns=["path", "predicted_class_id"]
         )
         place = pc.index_in(paths, found["path"].combine_chunks())
@@ -343,7 +387,7 @@ class Results:
         self, model: str, records: list[dict[str, Any]], predictions: pa.Table
     ) -> None:
         """Store what a model said of every test image, and its scores."""
-        folder = self._file(model, "model.json").parent
+        folder = self._place(model)
         table = predictions.cast(PREDICTION_SCHEMA)
         self._replace(folder / "predictions.parquet", lambda file: pq.write_table(table, file))
         text = json.dumps(records, indent=1, allow_nan=False).encode()
@@ -354,14 +398,27 @@ class Results:
             write(held / file.name)
             os.replace(held / file.name, file)  # noqa: PTH105 (the one word for it)
 
-    def _file(self, model: str, name: str) -> Path:
+    def _place(self, model: str) -> Path:
         if not self.has(model):
             known = [card["model"] for card in self.models()]
             raise NotFound(
                 f"wanted a trained model ({', '.join(known) or 'none yet'}), got {model!r}. "
                 "Train one: gapscope train BACKBONE, or POST /train."
             )
-        return self._folder / model / name
+        return self._folder / model
+
+
+def _whole(folder: Path) -> dict[str, Any]:
+    """Card of a model whose files are such that they can stand among others.
+
+    Raises
+    ------
+    DamagedModel
+    """
+    card = read_card(folder)
+    read_evaluation(folder)
+    check_predictions(folder)
+    return card
 
 
 def path_hashes(paths: list[str]) -> np.ndarray:

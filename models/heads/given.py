@@ -3,6 +3,7 @@
 import hashlib
 import pickle
 import warnings
+import zipfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -118,12 +119,17 @@ def _tensors(file: Path) -> dict[str, torch.Tensor]:
         raise BadHeadFile(f"wanted a file with the weights of a head, got nothing at {file}.")
     try:
         if file.suffix == ".safetensors":
-            return load_file(file)
+            return {key: value for key, value in load_file(file).items() if _is_plain(value, file)}
+        _refuse_packed(file)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of another pickle protocol; it is refused or read
-            content: object = torch.load(file, map_location="cpu", weights_only=True)
+
+            content: object = torch.load(  # noqa: TID251
+                file, map_location="cpu", weights_only=True
+            )
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError,
-            KeyError, TypeError, AttributeError) as error:  # fmt: skip
+            KeyError, TypeError, AttributeError, IndexError, AssertionError, NotImplementedError,
+            RecursionError, MemoryError, zipfile.BadZipFile) as error:  # fmt: skip
         reason = " ".join(str(error).split())[:200]
         raise BadHeadFile(
             f"wanted tensors in {file}, got: {reason}. Name a .safetensors file, or a .pth with "
@@ -137,8 +143,32 @@ def _tensors(file: Path) -> dict[str, torch.Tensor]:
     return {
         str(key).removeprefix("module."): value
         for key, value in content.items()
-        if isinstance(value, torch.Tensor)
+        if isinstance(value, torch.Tensor) and _is_plain(value, file)
     }
+
+
+def _refuse_packed(file: Path) -> None:
+    """Refuse a .pth whose parts are compressed: torch writes none, and one may unpack without end.
+
+    Raises
+    ------
+    ValueError
+    """
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            n_bytes = sum(part.file_size for part in archive.infolist())
+        if n_bytes > file.stat().st_size:
+            raise ValueError(f"{n_bytes:,} bytes packed into {file.stat().st_size:,}")
+
+
+def _is_plain(tensor: torch.Tensor, file: Path) -> bool:
+    """Whether a tensor's numbers lie in the file, one by one: none is repeated or left out."""
+    return (
+        tensor.layout is torch.strided
+        and tensor.device.type == "cpu"
+        and not tensor.is_quantized
+        and tensor.numel() * tensor.element_size() <= file.stat().st_size
+    )
 
 
 def _layers_of(backbone: str) -> tuple[list[str], int]:

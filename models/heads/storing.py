@@ -17,16 +17,17 @@ from models.heads.neighbours import NeighbourHead
 from models.heads.network import NetworkHead
 from models.heads.selected import SelectedHead
 
-# arrays of each type of head, and how many dimensions they have
-_LINEAR = {"mean": 1, "scale": 1, "weight": 2, "bias": 1, "class_ids": 1}
-_STANDARD = {"mean": 1, "scale": 1, "weights": 1, "class_ids": 1}
-_NEIGHBOURS = _STANDARD | {"bank": 2, "columns": 1}
+# arrays of each type of head, and their dimensions: the same letter, the same length
+_LINEAR = {"mean": "d", "scale": "d", "weight": "dk", "bias": "k", "class_ids": "k"}
+_STANDARD = {"mean": "d", "scale": "d", "weights": "d", "class_ids": "k"}
+_NEIGHBOURS = _STANDARD | {"bank": "nd", "columns": "n"}
 _VOTES = ("n_nearest", "vote_temperature", "temperature")
 _LAYERS = {
-    "mlp": {"first": 2, "first_bias": 1, "second": 2, "skip": 2, "bias": 1},
-    "cosine": {"weight": 2, "bias": 1, "sharpness": 1},
+    "mlp": {"first": "dh", "first_bias": "h", "second": "hk", "skip": "dk", "bias": "k"},
+    "cosine": {"weight": "dk", "bias": "k", "sharpness": "1"},
 }
-_SKLEARN = _STANDARD | {"estimator": 1}
+_SKLEARN = _STANDARD | {"estimator": "b"}
+_WHOLE = ("class_ids", "columns", "estimator")
 
 
 def pack(head: Head) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -81,6 +82,9 @@ def unpack(arrays: Mapping[str, np.ndarray], what: Mapping[str, Any]) -> Head:
         return LinearHead(**{name: arrays[name] for name in _LINEAR})
     if what.get("type") == "knn":
         _check(arrays, _NEIGHBOURS)
+        k = len(arrays["class_ids"])
+        if not ((arrays["columns"] >= 0) & (arrays["columns"] < k)).all():
+            raise DamagedHead(f"wanted a column below {k} for each row, got others.")
         return NeighbourHead(
             **{name: arrays[name] for name in _NEIGHBOURS},
             n_nearest=int(what["n_nearest"]),
@@ -98,15 +102,25 @@ def unpack(arrays: Mapping[str, np.ndarray], what: Mapping[str, Any]) -> Head:
     raise DamagedHead(f"wanted a known type of head, got {what.get('type')!r}.")
 
 
-def _check(arrays: Mapping[str, np.ndarray], wanted: Mapping[str, int]) -> None:
-    found = {name: array.ndim for name, array in arrays.items()}
-    if found != wanted or not all(np.isfinite(array).all() for array in arrays.values()):
+def _check(arrays: Mapping[str, np.ndarray], wanted: Mapping[str, str]) -> None:
+    if set(arrays) != set(wanted) or not all(
+        array.dtype.kind in ("iu" if name in _WHOLE else "f") and np.isfinite(array).all()
+        for name, array in arrays.items()
+    ):
         raise DamagedHead(
-            f"wanted the tensors {', '.join(wanted)}, all finite, got {', '.join(found) or 'none'}."
+            f"wanted the tensors {', '.join(wanted)}, all finite numbers, got "
+            f"{', '.join(arrays) or 'none'}."
         )
+    lengths: dict[str, int] = {"1": 1}
+    for name, letters in wanted.items():
+        shape = arrays[name].shape
+        if len(shape) != len(letters) or any(
+            lengths.setdefault(letter, n) != n for letter, n in zip(letters, shape, strict=True)
+        ):
+            raise DamagedHead(f"wanted tensors that fit each other, got {name} of {list(shape)}.")
 
 
-def _arrays(head: Head, names: Mapping[str, int]) -> dict[str, np.ndarray]:
+def _arrays(head: Head, names: Mapping[str, str]) -> dict[str, np.ndarray]:
     return {name: np.ascontiguousarray(getattr(head, name)) for name in names}
 
 

@@ -24,6 +24,7 @@ from service.terminal import Progress, part_of
 # rows × features × classes up to which random sets are fitted with the head itself
 _SAME_HEAD = 10**10
 _QUICK: tuple[str, dict[str, Any]] = ("lda", {"shrinkage": 0.1})
+MASK_ID = r"^[0-9a-f]{1,16}$"  # of `mask_id`; it stands in the name of a file
 RULE = (
     "accepted where the interval of the change of the gap lies below 0 and that of the change of "
     f"accuracy on the target above −{TOLERATED * 100:.1f} points"

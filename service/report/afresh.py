@@ -30,8 +30,8 @@ from service.errors import BadReport, DataChanged, ServiceError
 from service.evaluations import SEED, records_of
 from service.lines import FOLDER as LINES
 from service.looks import Look
-from service.results import HEAD_FILE, IMPORTED, NAME, Results
-from service.schemas import Answer, ModelOut
+from service.results import HEAD_FILE, IMPORTED, Results
+from service.schemas import NAME, Answer, ModelOut
 from service.terminal import Progress, part_of
 
 _SHARED = (DATABASE, ANNOTATIONS, IMAGES, LINES)
@@ -137,7 +137,7 @@ def _lay_out(place: Path, source: Path, mine: Path) -> list[str]:
     models = []
     for card in sorted(source.glob(f"*/{_CARD}")):
         folder = card.parent
-        if not re.match(NAME, folder.name) or folder.is_symlink() or not _is_plain(card):
+        if not re.fullmatch(NAME, folder.name) or folder.is_symlink() or not _is_plain(card):
             continue
         _check(card)
         (place / folder.name).mkdir()

@@ -21,7 +21,7 @@ from service.database import Database
 from service.errors import BadReport
 from service.gap import PARTS
 from service.report.numbers import VIEW, parsed_address
-from service.results import NAME
+from service.schemas import NAME
 
 _WHO = "gapscope reproduce"
 _ENDS = frozenset({"reference", "target"})

@@ -86,7 +86,8 @@ def trained(tmp_path_factory, toy_csv):
         (old / "model.json").write_text(json.dumps(card))
         (old / "curves.json").unlink()
         given = {**card, "model": "given", "head": "native", "validation": None}
-        given["given"] = {"learnt_from": "unknown"}
+        given["given"] = {"file": "x.pth", "sha256": "0" * 64, "weight": ["w"], "bias": ["b"],
+                          "learnt_from": "unknown"}  # fmt: skip
         results = Results(data)
         results.save_model(given, results.head("closed"), results.train_rows("closed"))
         yield client
