@@ -1,9 +1,12 @@
 """Image files: what is found under a root, and that nothing outside it is ever opened."""
 
+import ctypes
+import errno
 import os
 
 import pytest
 
+from etl import images
 from etl.images import _walk, open_image, roots_in
 
 
@@ -80,3 +83,55 @@ def test_the_setting_is_split_as_path_is(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     assert [str(r) for r in roots_in("~/a:/b c::d")] == ["/home/me/a", "/b c", "d"]
     assert roots_in("") == ()
+
+
+@pytest.mark.parametrize(
+    ("platform", "error"),
+    [("darwin", 0), ("linux", errno.ENOSYS), ("linux", errno.EPERM), ("linux", errno.EACCES)],
+)
+def test_where_the_kernel_offers_no_step_beneath_it_goes_folder_by_folder(
+    root, monkeypatch, platform, error
+):
+    class Kernel:
+        def syscall(self, *_asked):
+            assert platform == "linux"
+            ctypes.set_errno(error)
+            return -1
+
+    monkeypatch.setattr(images.sys, "platform", platform)
+    monkeypatch.setattr(images, "_LIBC", Kernel())
+    if error == errno.EACCES:  # refused: by no other way, either
+        with pytest.raises(PermissionError):
+            open_image(str(root), "val/0/a.JPEG")
+        return
+    with open_image(str(root), "val/0/a.JPEG") as stream:
+        assert stream.read() == b"image"
+    with pytest.raises(OSError):
+        open_image(str(root), "outer/s.png")
+
+
+def test_a_file_swapped_for_a_pipe_before_its_opening_is_closed_again(root, monkeypatch):
+    opened, stat, fdopen = [], os.stat, os.fdopen
+
+    def swap(name, **how):
+        found = stat(name, **how)
+        (root / "val" / "0" / "a.JPEG").unlink()
+        os.mkfifo(root / "val" / "0" / "a.JPEG")
+        return found
+
+    monkeypatch.setattr(os, "stat", swap)
+    monkeypatch.setattr(os, "fdopen", lambda *given: opened.append(fdopen(*given)) or opened[-1])
+    with pytest.raises(PermissionError, match="not a regular file"):
+        open_image(str(root), "val/0/a.JPEG")
+    assert [stream.closed for stream in opened] == [True]
+
+
+def test_a_walk_goes_on_in_blocks(root, monkeypatch):
+    for i in range(5):
+        (root / f"{i}.png").write_bytes(b"1234")
+    monkeypatch.setattr(images, "_FILES_A_BLOCK", 3)
+    seen = []
+    walked = _walk(root, 10, seen.append)
+    assert [block.num_rows for block in walked.blocks] == [3, 3, 1]
+    assert seen == [13, 16, 17]
+    assert sum(block["n_bytes"].to_pylist().count(4) for block in walked.blocks) == 5
