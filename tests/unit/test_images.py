@@ -4,10 +4,12 @@ import ctypes
 import errno
 import os
 
+import pyarrow.parquet as pq
 import pytest
 
-from etl import images
-from etl.images import _walk, open_image, roots_in
+from etl import images, load
+from etl.errors import RootNotFound
+from etl.images import _walk, link_images, open_image, roots_in
 
 
 @pytest.fixture
@@ -135,3 +137,61 @@ def test_a_walk_goes_on_in_blocks(root, monkeypatch):
     assert [block.num_rows for block in walked.blocks] == [3, 3, 1]
     assert seen == [13, 16, 17]
     assert sum(block["n_bytes"].to_pylist().count(4) for block in walked.blocks) == 5
+
+
+def test_what_is_linked_is_told_by_split_and_stored(root, tmp_path):
+    data, other = tmp_path / "data", tmp_path / "other"
+    known = {"val": ["val/0/a.JPEG", "b.png"], "v2": [f"v2/{i}.png" for i in range(7)]}
+    for split, paths in known.items():
+        rows = "".join(f"{path},0,{i}\n" for i, path in enumerate(paths))
+        (tmp_path / f"{split}_x.csv").write_text("path,label,0\n" + rows)
+    for place in ("c/b.png", "d/b.png", "v2/0.png"):
+        (other / place).parent.mkdir(parents=True, exist_ok=True)
+        (other / place).write_bytes(b"123")
+    (other / os.fsdecode(b"\xff.png")).write_bytes(b"")
+    load(data, [tmp_path / "val_x.csv", tmp_path / "v2_x.csv"], n_threads=1)
+    seen = []
+    report = link_images(data, [other, root, root / "val", other], seen.append)
+    assert report.roots == (str(other.resolve()), str(root))
+    assert report.n_files == 5
+    assert seen == [3, 5]
+    assert report.notes == (
+        "3 links that lead outside their root were not followed",
+        "1 files or folders could not be read",
+        "1 files have names that are no UTF-8 text",
+    )
+    told = {one.split: one for one in report.splits}
+    val, v2 = told["val"], told["v2"]
+    assert (val.n_images, val.n_found, val.n_missing, val.n_ambiguous) == (2, 1, 0, 1)
+    assert (val.missing, val.ambiguous) == ((), ("b.png",))
+    assert (v2.n_images, v2.n_found, v2.n_missing, v2.n_ambiguous) == (7, 1, 6, 0)
+    assert (v2.missing, v2.ambiguous) == (tuple(known["v2"][1:6]), ())
+    stored = pq.read_table(data / "images" / "linked.parquet").to_pylist()
+    by_path = {row["path"]: row for row in stored}
+    assert by_path["val/0/a.JPEG"] == {
+        "split": "val", "path": "val/0/a.JPEG", "root": str(root), "file": "val/0/a.JPEG",
+        "n_bytes": 5,
+    }  # fmt: skip
+    assert by_path["v2/0.png"]["root"] == str(other.resolve())
+    assert set(by_path) == {"val/0/a.JPEG", "b.png", "v2/0.png"}
+
+
+@pytest.mark.parametrize("place", ["none", "file.png", "closed"])
+def test_a_root_is_a_readable_folder(tmp_path, place, monkeypatch):
+    (tmp_path / "file.png").touch()
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "x.csv").write_text("path,label,0\na,0,1\n")
+    load(tmp_path / "data", [], explicit=[f"val:x={tmp_path}/x.csv"], n_threads=1)
+    # root may read any folder, so that its being closed is only said here
+    monkeypatch.setattr(os, "access", lambda at, how: at.name != "closed" and how == 5)
+    with pytest.raises(RootNotFound) as refused:
+        link_images(tmp_path / "data", [tmp_path, tmp_path / place])
+    assert str(refused.value) == (
+        f"{tmp_path / place}: wanted a readable folder with images, got none there. Check the path."
+    )
+    with pytest.raises(RootNotFound) as refused:
+        link_images(tmp_path / "data", [])
+    assert str(refused.value) == (
+        "wanted at least one folder with images, got none. "
+        "Name it: gapscope link-images FOLDER, or set GAP_IMAGES."
+    )
