@@ -25,7 +25,10 @@ $(VENV)/.dev-installed: $(VENV)/.installed
 	$(PIP) --no-build-isolation -e '.[dev]'
 	@touch $@
 
-.PHONY: help install up sql test test-full test-science bench bench-full lint docs audit-dependencies sbom
+# covered to the last branch: loader, opening of image files, who is let in, states of jobs
+COVERED_WHOLE := etl/*,service/jobs/*,service/door/*
+
+.PHONY: help install up sql test test-full test-science mutants bench bench-full lint docs audit-dependencies sbom
 install: $(VENV)/.installed  ## make .venv, nothing else
 
 up: install  ## install, load the demo where there is no database, serve until Ctrl-C
@@ -37,6 +40,7 @@ sql: install  ## DuckDB CLI on the database, read-only, with the results attache
 
 test: $(VENV)/.dev-installed  ## all tests but the slow ones, with branch coverage
 	$(BIN)/python -m pytest -n 2 -m "not slow and not science" --cov --cov-report=term
+	$(BIN)/python -m coverage report --include='$(COVERED_WHOLE)' --fail-under=100
 
 test-full: $(VENV)/.dev-installed  ## all tests but the simulator's
 	$(BIN)/python -m pytest -n 2 -m "not science"
@@ -48,6 +52,10 @@ test-science: $(VENV)/.dev-installed  ## the explanations against worlds whose t
 	$(BIN)/python -m tests.science.placebo
 	$(BIN)/python -m tests.science.imagenet_v2
 	$(BIN)/python -m tests.science.sealing
+
+mutants: $(VENV)/.dev-installed  ## mutants of what decides, and how many the quick tests kill (an hour)
+	env -u PYTHONPATH nice $(BIN)/mutmut run
+	$(BIN)/python -m tests.mutants
 
 bench: $(VENV)/.dev-installed  ## loader and heads beside DuckDB, pandas, scikit-learn, faiss
 	$(BIN)/python -m tests.bench.load

@@ -127,6 +127,7 @@ def from_elsewhere(what):
     [
         *[("POST", [("content-type", kind), ("content-length", "1")], None) for kind in (
             "application/json", "application/octet-stream", "Application/JSON ; charset=utf-8",
+            "application/json;charset=utf-8",
             "application/vnd.apache.arrow.stream", "image/jpeg", "image/png", "image/webp")],
         ("POST", [], None),
         ("POST", [("content-length", "0")], None),
@@ -192,8 +193,8 @@ def test_a_program_brings_the_token(authorization, enters_):
 def test_a_browser_is_given_a_cookie_that_only_its_token_makes():
     access, other = Access(TOKEN), Access(TOKEN[::-1])
     query = f"a=&token={TOKEN}&b=%26&token=x".encode()
-    answer = access.check(*asked(path="//evil\\a b", query=query))
-    assert (answer.status_code, answer.headers["location"]) == (303, "/evil%5Ca%20b?a=&b=%26")
+    answer = access.check(*asked(path="//X\\a b", query=query))
+    assert (answer.status_code, answer.headers["location"]) == (303, "/X%5Ca%20b?a=&b=%26")
     assert answer.headers["cache-control"] == "no-store"
     name, value = answer.headers["set-cookie"].split("; ")[0].split("=")
     assert answer.headers["set-cookie"] == f"{name}={value}; HttpOnly; Path=/; SameSite=strict"

@@ -195,3 +195,16 @@ def test_a_root_is_a_readable_folder(tmp_path, place, monkeypatch):
         "wanted at least one folder with images, got none. "
         "Name it: gapscope link-images FOLDER, or set GAP_IMAGES."
     )
+
+
+def test_a_folder_that_cannot_be_read_is_counted(root, monkeypatch):
+    scandir = os.scandir
+
+    def closed(place):
+        if str(place).endswith("/val/"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    assert found_in(root)[1].n_unreadable == 2  # it, and the link that dangles
+    assert images._notes([]) == ()

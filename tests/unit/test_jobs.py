@@ -5,7 +5,17 @@ from contextlib import closing, suppress
 import pytest
 
 from service.errors import JobDone, KeyReused, NotFound, NotResumable, QueueFull
-from service.jobs import EXPLAIN, MAX_QUEUED, TRAIN, Jobs, table, work, work_one
+from service.jobs import (
+    EXPLAIN,
+    LANES,
+    MAX_QUEUED,
+    STATES,
+    TRAIN,
+    Jobs,
+    table,
+    work,
+    work_one,
+)
 
 
 class Refused(Exception):
@@ -350,3 +360,28 @@ def test_a_job_that_is_over_and_not_done_is_resumed_under_its_id(jobs):
     cancelled = jobs.submit({}, "n")
     jobs.cancel(cancelled.job)
     assert jobs.resume(cancelled.job).state == "queued"
+
+
+def test_what_is_open_waits_or_runs(jobs):
+    first, second, third = (jobs.submit({"seed": i}, str(i)) for i in range(3))
+    explain = jobs.submit({"explain": {"model": "m"}}, "m")
+    assert [job.job for job in jobs.open()] == [
+        explain.job, third.job, second.job, first.job
+    ]  # fmt: skip
+    assert [job.job for job in jobs.all(2)] == [explain.job, third.job]
+    assert (first.kind, first.lane) == (TRAIN, TRAIN)
+    assert (explain.kind, explain.lane) == (EXPLAIN, EXPLAIN)
+    assert jobs.find_open({"seed": 1}) == second
+    assert jobs.find_open({"seed": 9}) is None
+    assert jobs.open_models() == {"0", "1", "2"}
+    assert jobs.has_queued(EXPLAIN)
+    jobs.claim(EXPLAIN)
+    assert not jobs.has_queued(EXPLAIN)
+    assert jobs.has_queued(TRAIN)
+    assert jobs.find_open({"explain": {"model": "m"}}).state == "running"
+    jobs.cancel(second.job)
+    assert jobs.find_open({"seed": 1}) is None
+    assert jobs.open_models() == {"0", "2"}
+    assert jobs.counts() == {(lane, state): 0 for lane in LANES for state in STATES} | {
+        (TRAIN, "queued"): 2, (TRAIN, "cancelled"): 1, (EXPLAIN, "running"): 1,
+    }  # fmt: skip
