@@ -326,3 +326,16 @@ def test_who_can_be_reached_wants_a_token(host, wants):
 )  # fmt: skip
 def test_the_address_opens_in_a_browser_of_this_machine(host, token, shown):
     assert address(Settings(host=host, port=8), token) == shown
+
+
+def test_a_token_file_that_cannot_be_made_or_is_a_pipe_is_said_to_be_so(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    with pytest.raises(OpenTokenFile, match="got prw-------"):
+        token_of(Settings(token_file=tmp_path / "pipe"))
+
+    def closed(*_given):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "open", closed)
+    with pytest.raises(PermissionError):  # not that its draft is not there
+        token_of(Settings(token_file=tmp_path / "token"))

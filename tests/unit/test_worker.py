@@ -11,7 +11,7 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from service.jobs import EXPLAIN, TRAIN, Jobs, Worker, explain_on, work, work_on, worker
+from service.jobs import EXPLAIN, TRAIN, Jobs, Worker, explain_on, stop_all, work, work_on, worker
 from tests.e2e.server import wait_until
 
 
@@ -36,11 +36,12 @@ class Process:
 
 def test_the_worker_for_explanations_starts_with_the_first_of_them(tmp_path):
     explainer = Worker(tmp_path, None, lane=EXPLAIN)
+    explainer._look()
     explainer.start()
     assert (explainer.pid, explainer.beat_age_s) == (None, None)
     assert not explainer.is_alive
     assert not explainer.is_well
-    explainer.stop()
+    stop_all([explainer])
 
 
 @pytest.mark.parametrize("listens", [True, False])
@@ -162,3 +163,65 @@ def test_each_kind_of_job_is_done_by_what_does_it(monkeypatch, request_, done, s
     called.make_and_keep.return_value.report = "r1"
     assert work._do(called, request_, lambda _share, _message: None) == said
     assert called.mock_calls[-1][0] == done
+
+
+@pytest.mark.parametrize("age_s", [0, 40])
+def test_who_gives_no_sign_of_life_is_ended_and_another_takes_its_place(
+    tmp_path, monkeypatch, age_s
+):
+    jobs, process, spawned = Jobs(tmp_path), Process(listens=True), []
+    one = Worker(tmp_path, None)
+    one._process, one._beat = process, SimpleNamespace(value=time.monotonic() - age_s)
+    monkeypatch.setattr(one, "_spawn", lambda: spawned.append(process.exitcode))
+    job = jobs.submit({}, "m", resumes=0)
+    jobs.claim()
+    one._look()
+    if not age_s:
+        assert (spawned, jobs.get(job.job).state) == ([], "running")
+        process.exitcode = 3
+        one._look()
+    said = "no sign of life for 40 seconds" if age_s else "The worker ended with code 3."
+    assert spawned == [-signal.SIGKILL if age_s else 3]
+    assert said in jobs.get(job.job).error
+
+
+def test_a_job_that_does_not_hear_that_it_is_cancelled_is_ended(tmp_path, monkeypatch):
+    jobs, process = Jobs(tmp_path), Process(listens=False)
+    one = Worker(tmp_path, None)
+    one._process, one._beat = process, SimpleNamespace(value=time.monotonic())
+    monkeypatch.setattr(one, "_spawn", lambda: None)
+    job = jobs.submit({}, "m")
+    jobs.claim()
+    jobs.cancel(job.job)
+    one._look()
+    assert process.is_alive()  # it may hear it yet
+    monkeypatch.setattr(worker, "_GRACE_S", -1)
+    one._look()
+    assert (process.exitcode, jobs.get(job.job).state) == (-signal.SIGKILL, "cancelled")
+
+
+def test_the_watch_goes_on_where_the_table_cannot_be_read(tmp_path, monkeypatch):
+    one, looks = Worker(tmp_path, None, lane=EXPLAIN), []
+
+    def look():
+        looks.append(1)
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(one, "_look", look)
+    one.start()
+    wait_until(lambda: len(looks) > 1, 10)
+    one.stop()
+
+
+def test_progress_is_written_five_times_a_second_and_an_end_not_against_a_stop(tmp_path):
+    jobs, told = Jobs(tmp_path), []
+    job = jobs.submit({}, "m")
+
+    def run(_request, progress):
+        progress(1.0, "first")
+        progress(0.5, "too soon")
+        assert jobs.get(job.job).message == "first"
+        told.append(True)
+
+    work.work_one(jobs, run, (), must_stop=lambda: bool(told))
+    assert jobs.get(job.job).state == "running"  # as it was: whoever stops it settles it
