@@ -246,6 +246,7 @@ WEAK = (
         ("aKz7bQf" * 6, "one that repeats itself"),
         (TOKEN * 2, "one that repeats itself"),
         ("abcdefghijklmnopqrstuvwxyz0123", "one that counts up or down"),
+        ("abPQmn12XYde45JKst78Zk3vQ0x7GH", "one that counts up or down"),  # 11 of 30 steps
     ],
 )
 def test_why_a_token_is_too_weak(token, fault):
@@ -260,6 +261,7 @@ def test_why_a_token_is_too_weak(token, fault):
         TOKEN[:22], "9f86d081884c7d659a2feaa0c55ad015", "9F86D081884C7D659A2FEAA0C55AD015",
         "314159265358979323846264338327950288419", "zqmxvtkrbwhynpcfjdlgsaeoiuzx",
         "z1q2m3x4v5t6k7r8b9w0hyneg", "Z1Q2M3X4V5T6K7R8B9W0HYNEG", "zQmXvTkRbWhYnPcFjDlGsAe",
+        "abPQmn12XYde45JKst78Zk3vQ0x7Jw",  # counts up in 10 of 30 steps
         "aKz7bQf8aKzb7Qf87zaKbfQ8",  # eight different ones are enough
     ],
 )  # fmt: skip

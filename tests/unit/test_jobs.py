@@ -385,3 +385,23 @@ def test_what_is_open_waits_or_runs(jobs):
     assert jobs.counts() == {(lane, state): 0 for lane in LANES for state in STATES} | {
         (TRAIN, "queued"): 2, (TRAIN, "cancelled"): 1, (EXPLAIN, "running"): 1,
     }  # fmt: skip
+
+
+def test_the_end_of_a_worker_settles_its_own_lane_in_known_words(jobs):
+    done, cancelled, lost = (jobs.submit({}, name, resumes=0) for name in "abc")
+    other = jobs.submit({"explain": {}}, "m", resumes=0)
+    for _ in range(3):
+        jobs.claim()
+    jobs.claim(EXPLAIN)
+    jobs.cancel(cancelled.job)
+    jobs.end_running(lambda job: job.model == "a")
+    assert jobs.get(other.job).state == "running"
+    found = [jobs.get(job.job) for job in (done, cancelled, lost)]
+    assert [(job.state, job.message) for job in found] == [
+        ("done", "done"), ("cancelled", "cancelled"),
+        ("interrupted", "the worker stopped before the job was done"),
+    ]  # fmt: skip
+    assert found[2].error == (
+        f"The worker or the service stopped. Go on: POST /jobs/{lost.job}/resume; the same request "
+        "gives the same answer."
+    )
