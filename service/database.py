@@ -1,6 +1,7 @@
 """Reads gap.duckdb: always read-only, always the newest, one connection a use."""
 
 import hashlib
+import threading
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -117,6 +118,8 @@ class Database:
     def __init__(self, data: Path) -> None:
         self._data = data
         self._kept: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+        self._asking: dict[tuple[Any, ...], threading.Lock] = {}
+        self._keeping = threading.Lock()
 
     @property
     def data(self) -> Path:
@@ -212,11 +215,17 @@ class Database:
         Every page and answer asks for splits and names; a connection takes longer than a page may.
         """
         key = (self.version, query, params)
-        found = self._kept.get(key)
-        if found is None:
-            found = self.rows(query, list(params))
-            self._kept = {old: rows for old, rows in self._kept.items() if old[0] == key[0]}
-            self._kept[key] = found
+        with self._keeping:
+            if key not in self._asking:  # what another state of the database answered goes
+                self._kept = {old: rows for old, rows in self._kept.items() if old[0] == key[0]}
+                self._asking = {old: lock for old, lock in self._asking.items() if old[0] == key[0]}
+            asking = self._asking.setdefault(key, threading.Lock())
+        with asking:  # after a load many readers want the same at once: one of them asks
+            found = self._kept.get(key)
+            if found is None:
+                found = self.rows(query, list(params))
+                with self._keeping:
+                    self._kept[key] = found
         return [dict(row) for row in found]
 
     def splits(self) -> list[dict[str, Any]]:
