@@ -20,7 +20,7 @@ from etl.sidecar import ANNOTATIONS
 from etl.sources import gap_ends
 from models.heads import TrainRows
 from models.heads.rows import Matrix
-from service.errors import NoDatabase, NotATest, NotFound
+from service.errors import DataChanged, NoDatabase, NotATest, NotFound
 from service.looks import Look, Looks
 
 _BATCH_ROWS = 8192
@@ -148,6 +148,19 @@ class Database:
         found = (self._data / DATABASE).stat()
         return found.st_ino, found.st_mtime_ns
 
+    def refuse_changed(self, version: tuple[int, int]) -> None:
+        """Refuse to keep what was read while a load replaced the database: part old, part new.
+
+        Raises
+        ------
+        DataChanged
+        """
+        if self.version != version:
+            raise DataChanged(
+                "wanted one state of the data from beginning to end, got another one: a load "
+                "replaced them meanwhile. Ask again."
+            )
+
     @contextmanager
     def connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """Open a connection with the database as its default.
@@ -264,6 +277,9 @@ class Database:
             return [row for row in there if row["split"] in among]
         found = [row for row in self.splits() if row["backbone"] == backbone]
         if not found and JOIN in backbone:
+            parts = backbone.split(JOIN)
+            if len(set(parts)) < len(parts):
+                raise NotFound(f"wanted backbones joined once each, got {backbone[:100]!r}.")
             return self._joined_splits(backbone)
         if not found:
             known = sorted({row["backbone"] for row in self.splits() if row["backbone"]})
