@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
 
+import hypothesis
 import pytest
 from fastapi.testclient import TestClient
 from filelock import FileLock
@@ -26,6 +27,9 @@ from tests.world import Split, make_world, write_world
 
 # of requests and steps at random; set here, so that xdist's workers inherit it
 os.environ.setdefault("GAPSCOPE_SEED", str(random.SystemRandom().getrandbits(32)))
+# a failure says how to repeat it; a busy machine is none
+hypothesis.settings.register_profile("gapscope", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("gapscope")
 
 
 def pytest_report_header() -> str:
