@@ -533,6 +533,8 @@ def scatter(
         else alt.value(BLUE)
     )
     zero = alt.Scale(zero=False, nice=ticks is None, padding=15)
+    if not any(row[x] is not None and row[y] is not None for row in rows):
+        zero = alt.Scale(domain=[0, 1])  # of nothing there is no extent, of which Vega warns
     # room for a point at 100 % is no accuracy of 102 %
     most = "datum.value > 1 ? '' : datum.label"
     axes = [
