@@ -196,7 +196,11 @@ def class_shift_chart(answer: GapOut) -> alt.LayerChart:
         ],
     )
     bar = base.mark_bar(color=BLUE, height=8).encode(
-        x=alt.X("rms_mean_difference:Q", title="shift of the class mean (sd within classes)")
+        x=alt.X(
+            "rms_mean_difference:Q",
+            title="shift of the class mean (sd within classes)",
+            stack=None,  # one bar a class; Vega's stacks fail on a class called constructor
+        )
     )
     chance = base.mark_tick(color=ORANGE, thickness=3, size=16).encode(x="rms_by_chance:Q")
     return _titled(

@@ -23,7 +23,7 @@ VIEW = f"/view/{MODEL}"
 _MADE = (
     "script:not([src^='/static/']):not([type='application/json']), marquee, svg[onload], "
     "img[src='x'], [onerror], [onload], [onfocus], [onmouseover], [autofocus], "
-    "[href^='javascript' i], [href^='http'], [src^='http'], [src^='//'], base, object, iframe"
+    "[href^='javascript' i], [href^='http']:not([href^='http://127.0.0.1:']), [src^='http'], [src^='//'], base, object, iframe"
 )
 _TEXTS = """() => {
   const found = [], walk = document.createTreeWalker(document, NodeFilter.SHOW_TEXT);
@@ -130,7 +130,10 @@ def test_a_chart_says_them_as_text_in_every_form(site, tab):
     names = ("classes", "class_scatter", "superclasses", "features", "feature_scatter",
              "separation", "class_shift", "confusions", "waterfall")  # fmt: skip
     for address in [f"/gap/{MODEL}/chart/{name}" for name in names] + [
-        *(f"/gap/{MODEL}/features/{i}/distribution/chart?class={i}" for i in range(len(SEEN))),
+        *(
+            f"/gap/{MODEL}/features/{i}/distribution/chart?class={i}"
+            for i in range(0, len(SEEN), 5)
+        ),
         *(f"/gap/{MODEL}/map/chart?by={quote(name)}" for name in SHORT[:2]),
         "/hypotheses/chart",
     ]:
