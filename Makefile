@@ -72,6 +72,11 @@ docs: $(VENV)/.dev-installed  ## regenerate sql/README.md and the marked blocks 
 audit-dependencies: $(VENV)/.dev-installed  ## known vulnerabilities of the pinned versions
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tests.contract.audit_dependencies
 
-sbom: $(VENV)/.dev-installed  ## bill of materials of what is installed: build/sbom.json
-	@mkdir -p build
-	$(BIN)/cyclonedx-py environment --output-reproducible --pyproject pyproject.toml -o build/sbom.json $(VENV)
+# a place of its own: what it brings makes each start of an environment with jsonschema seconds longer
+build/sbom/bin/cyclonedx-py: constraints.txt
+	$(PYTHON) -m venv build/sbom
+	build/sbom/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt cyclonedx-bom
+	@touch $@
+
+sbom: $(VENV)/.dev-installed build/sbom/bin/cyclonedx-py  ## bill of materials of what is installed: build/sbom.json
+	build/sbom/bin/cyclonedx-py environment --output-reproducible --pyproject pyproject.toml -o build/sbom.json $(VENV)

@@ -163,6 +163,7 @@ class Analysis:
         """
         began = time.monotonic()
         progress(0.0, "reading the train rows")
+        version = self.database.version
         digests = self.database.digests(backbone)
         roles = {row["split"]: row["role"] for row in self.database.splits_of(backbone)}
         train_sha256 = [sha for split, sha in digests.items() if roles[split] == "train"]
@@ -177,6 +178,7 @@ class Analysis:
         rows, paths = self.database.train_rows(backbone, leave_out)
         names = self.database.feature_names(backbone)
         columns = self._read_columns(backbone, names, without)
+        self.database.refuse_changed(version)  # from here on, rows are those of their connection
         trained = heads.train(
             rows.only(columns) if without else rows,
             head,
@@ -303,12 +305,13 @@ class Analysis:
         seals.refuse_seen(card, target)
         if self.strict:
             seals.require(card, [reference])
-        backbone = card["backbone"]
+        backbone, version = card["backbone"], self.database.version
         head, digests = self._matching_head(model, backbone), self.database.digests(backbone)
         paths, features = self.database.unlabelled_rows(backbone, target)
         self._refuse_trained(model, target, digests[target], paths)
         rows = self.database.test_rows(backbone, reference, look=Look(model, "seal"))
         self._refuse_trained(model, reference, digests[reference], rows.paths)
+        self.database.refuse_changed(version)
         return ToSeal(
             card, head, reference, target, {s: digests[s] for s in (reference, target)}, rows,
             features,
@@ -502,6 +505,7 @@ class Analysis:
             refuse_changed_images(self.database, self.results, model, tests)
             return self.results.evaluation(model)
         with self._lock:
+            version = self.database.version
             digests = self.database.digests(backbone)
             records = self.results.evaluation(model)
             scored = {(r["split"], r["data_sha256"]) for r in records}
@@ -530,6 +534,7 @@ class Analysis:
                         nll=predictions.nll,
                     )
                 )
+            self.database.refuse_changed(version)
             self.results.save_evaluation(model, records, pa.concat_tables(parts))
             return records
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _Command = Callable[[argparse.Namespace, "Settings"], int | None]
 _STOPPED = 130
+_NICE = 10
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,6 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments.arguments = rest  # the DuckDB CLI's own options
         elif rest:
             parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        if is_process and command in _BATCH:
+            os.nice(_NICE)
         with _stopping_at_once(is_process):
             for module in ("service.settings", *arguments.needs):
                 import_module(module)
@@ -652,3 +655,7 @@ def _percent(value: "EstimateOut") -> str:
     if value.estimate is None or value.low is None or value.high is None:
         return f"unknown ({value.reason})"
     return f"{value.estimate:.1%} [{value.low:.1%}, {value.high:.1%}]"
+
+
+# take minutes on all cores: whoever waits for a page of the service comes first
+_BATCH: tuple[_Command, ...] = (_load, _extract, _demo, _link, _annotate, _train, _selftest)

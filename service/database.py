@@ -1,6 +1,7 @@
 """Reads gap.duckdb: always read-only, always the newest, one connection a use."""
 
 import hashlib
+import threading
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -19,7 +20,7 @@ from etl.sidecar import ANNOTATIONS
 from etl.sources import gap_ends
 from models.heads import TrainRows
 from models.heads.rows import Matrix
-from service.errors import NoDatabase, NotATest, NotFound
+from service.errors import DataChanged, NoDatabase, NotATest, NotFound
 from service.looks import Look, Looks
 
 _BATCH_ROWS = 8192
@@ -117,6 +118,8 @@ class Database:
     def __init__(self, data: Path) -> None:
         self._data = data
         self._kept: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+        self._asking: dict[tuple[Any, ...], threading.Lock] = {}
+        self._keeping = threading.Lock()
 
     @property
     def data(self) -> Path:
@@ -144,6 +147,19 @@ class Database:
             return 0, 0
         found = (self._data / DATABASE).stat()
         return found.st_ino, found.st_mtime_ns
+
+    def refuse_changed(self, version: tuple[int, int]) -> None:
+        """Refuse to keep what was read while a load replaced the database: part old, part new.
+
+        Raises
+        ------
+        DataChanged
+        """
+        if self.version != version:
+            raise DataChanged(
+                "wanted one state of the data from beginning to end, got another one: a load "
+                "replaced them meanwhile. Ask again."
+            )
 
     @contextmanager
     def connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -199,11 +215,17 @@ class Database:
         Every page and answer asks for splits and names; a connection takes longer than a page may.
         """
         key = (self.version, query, params)
-        found = self._kept.get(key)
-        if found is None:
-            found = self.rows(query, list(params))
-            self._kept = {old: rows for old, rows in self._kept.items() if old[0] == key[0]}
-            self._kept[key] = found
+        with self._keeping:
+            if key not in self._asking:  # what another state of the database answered goes
+                self._kept = {old: rows for old, rows in self._kept.items() if old[0] == key[0]}
+                self._asking = {old: lock for old, lock in self._asking.items() if old[0] == key[0]}
+            asking = self._asking.setdefault(key, threading.Lock())
+        with asking:  # after a load many readers want the same at once: one of them asks
+            found = self._kept.get(key)
+            if found is None:
+                found = self.rows(query, list(params))
+                with self._keeping:
+                    self._kept[key] = found
         return [dict(row) for row in found]
 
     def splits(self) -> list[dict[str, Any]]:
@@ -255,6 +277,9 @@ class Database:
             return [row for row in there if row["split"] in among]
         found = [row for row in self.splits() if row["backbone"] == backbone]
         if not found and JOIN in backbone:
+            parts = backbone.split(JOIN)
+            if len(set(parts)) < len(parts):
+                raise NotFound(f"wanted backbones joined once each, got {backbone[:100]!r}.")
             return self._joined_splits(backbone)
         if not found:
             known = sorted({row["backbone"] for row in self.splits() if row["backbone"]})

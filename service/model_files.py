@@ -5,6 +5,7 @@ columns and the number of rows are looked at before any row is read.
 """
 
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,13 @@ def check_predictions(folder: Path) -> None:
     """
     file = folder / "predictions.parquet"
     if _is_there(file):
-        _check_rows(file, PREDICTION_SCHEMA, PREDICTION_SCHEMA.names)
+        found = file.lstat()
+        _check_predictions(file, found.st_ino, found.st_mtime_ns, found.st_size)
+
+
+@lru_cache(maxsize=1024)
+def _check_predictions(file: Path, _inode: int, _mtime_ns: int, _n_bytes: int) -> None:
+    _check_rows(file, PREDICTION_SCHEMA, PREDICTION_SCHEMA.names)
 
 
 def read_train_rows(folder: Path) -> pa.Table:
@@ -144,17 +151,27 @@ def _json(file: Path, kind: TypeAdapter[Any]) -> Any:
         if (n_bytes := file.stat().st_size) > _JSON_BYTES_MAX:
             raise ValueError(f"{n_bytes:,} bytes, more than {_JSON_BYTES_MAX:,}")
         content = file.read_bytes()
-        kind.validate_json(content, strict=True)
-        found = json.loads(content)
-        # what no answer can carry: numbers that are none, halves of characters
-        json.dumps(found, allow_nan=False, ensure_ascii=False).encode()
+        _check_json(kind, content)
+        return json.loads(content)
     except ValidationError as error:
         fault = error.errors(include_url=False, include_context=False)[0]
         where = ".".join(str(part)[:40] for part in fault["loc"][:8])
         raise _damaged(file, f"{where or 'the whole'}: {fault['msg'][:200]}") from error
     except (OSError, ValueError, RecursionError) as error:
         raise _damaged(file, _in_one_line(error)) from error
-    return found
+
+
+@lru_cache(maxsize=256)
+def _check_json(kind: TypeAdapter[Any], content: bytes) -> None:
+    """Refuse content of another kind; the same content is judged once, for lists ask often.
+
+    Raises
+    ------
+    ValueError, RecursionError
+    """
+    kind.validate_json(content, strict=True)
+    # what no answer can carry: numbers that are none, halves of characters
+    json.dumps(json.loads(content), allow_nan=False, ensure_ascii=False).encode()
 
 
 def _check_rows(file: Path, schema: pa.Schema, needed: list[str]) -> None:

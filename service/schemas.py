@@ -1,5 +1,6 @@
 """The JSON of requests and answers; charts are drawn from the same objects."""
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
@@ -8,6 +9,7 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
+    FailFast,
     Field,
     GetJsonSchemaHandler,
 )
@@ -30,6 +32,18 @@ LARGEST = 2**53 - 1  # whole numbers beyond it are not the same to every reader 
 Moment = Annotated[
     datetime, AfterValidator(lambda at: at if at.tzinfo is not None else at.replace(tzinfo=UTC))
 ]
+
+
+def _check_length(params: dict[str, Any]) -> dict[str, Any]:
+    """Refuse parameters that are no parameters: each look at the queue reads those of all jobs."""
+    n_bytes = len(json.dumps(params, ensure_ascii=False).encode())  # half a character: ValueError
+    if n_bytes > _PARAMS_BYTES:
+        raise ValueError(f"wanted at most {_PARAMS_BYTES:,} bytes, got {n_bytes:,}")
+    return params
+
+
+_PARAMS_BYTES = 20_000
+Params = Annotated[dict[str, Any], AfterValidator(_check_length)]
 
 
 class Answer(BaseModel):
@@ -98,7 +112,7 @@ class TrainIn(Request):
     head: HeadName = "logistic"
     seed: int = Field(ge=0, le=LARGEST, description="Of the folds; the same seed, the same model.")
     name: ModelName | None = Field(None, description="Default: <backbone>-<head>, numbered.")
-    params: dict[str, Any] = Field(
+    params: Params = Field(
         default_factory=dict,
         description='Of the head, such as {"C": 0.1} for logistic; a list where values are to be '
         'compared; {"budget_s": 600} for auto. Default: a grid. README lists them.',
@@ -642,7 +656,10 @@ class PredictIn(Request):
     )
 
     model: ModelName
-    features: list[list[Finite]] = Field(min_length=1, max_length=10_000)
+    # the first fault ends it: each fault takes a thousand times the bytes of the value
+    features: Annotated[list[Annotated[list[Finite], FailFast()]], FailFast()] = Field(
+        min_length=1, max_length=10_000
+    )
 
 
 class PredictOut(Answer):

@@ -81,24 +81,46 @@ def client(toy_data: Path) -> Iterator[TestClient]:
         yield client
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print how many kinds of fault came out how; tests note theirs with `record_property`.
+# what is tried, by the tests that try it
+FAULTS = {
+    "feature files (E01 to E36)": ("test_fault_formats", "test_faults", "test_fault_sources"),
+    "a full or faulty disk": ("test_disk", "test_disk_service"),
+    "killed, hung, told to stop": ("test_crash", "test_training_crash", "test_jobs"),
+    "damaged files of the data folder": ("test_damage",),
+    "hostile paths": ("test_paths",),
+    "hostile model files": ("test_model_files",),
+    "hostile names and texts": ("test_strings",),
+    "hostile images and streams": ("test_predict_image", "test_predict_arrow", "test_thumbnails"),
+    "requests at the door": ("test_door",),
+    "requests at random": ("test_schemathesis",),
+    "steps at random, with deaths": ("test_states",),
+}
+_KIND_OF = {module: kind for kind, modules in FAULTS.items() for module in modules}
 
-    The notes travel with the reports, so that they arrive from xdist's workers too.
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print how many faults of each kind were tried, survived and lost.
+
+    A test tries one, or as many as it notes with `record_property("fault", [name, outcome, n])`;
+    the notes travel with the reports, so that they arrive from xdist's workers too.
     """
     rows: dict[str, list[int]] = {}
     for outcome in ("passed", "failed"):
         for report in terminalreporter.getreports(outcome):
-            for name, value in report.user_properties:
-                if name == "fault" and report.when == "call":
-                    what = value[1] if outcome == "passed" else "FAILED"
-                    n_kinds, n_cases = rows.get(what, [0, 0])
-                    rows[what] = [n_kinds + 1, n_cases + value[2]]
+            kind = _KIND_OF.get(Path(report.nodeid.split("::")[0]).stem)
+            if kind is None or (report.when != "call" and outcome == "passed"):
+                continue
+            noted = [note[2] for name, note in report.user_properties if name == "fault"]
+            row = rows.setdefault(kind, [0, 0, 0])
+            row[0] += sum(noted) or 1
+            row[1 + (outcome == "failed")] += sum(noted) or 1
     if not rows:
         return
     terminalreporter.write_sep("=", "faults")
-    terminalreporter.write_line(f"{'outcome':<40}{'kinds':>8}{'cases':>8}")
-    for what, (n_kinds, n_cases) in sorted(rows.items()):
-        terminalreporter.write_line(f"{what:<40}{n_kinds:>8}{n_cases:>8}")
-    kinds, cases = (sum(column) for column in zip(*rows.values(), strict=True))
-    terminalreporter.write_line(f"{'all':<40}{kinds:>8}{cases:>8}")
+    terminalreporter.write_line("| kind of fault | tried | survived | lost |")
+    terminalreporter.write_line("| --- | ---: | ---: | ---: |")
+    rows["all"] = [sum(column) for column in zip(*rows.values(), strict=True)]
+    for kind in (*FAULTS, "all"):
+        if kind in rows:
+            tried, survived, lost = rows[kind]
+            terminalreporter.write_line(f"| {kind} | {tried:,} | {survived:,} | {lost:,} |")

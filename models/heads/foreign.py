@@ -27,6 +27,8 @@ _COMPARED_ROWS = 1000
 _LEAST_PROBABILITY = 1e-7  # trees and neighbours say 0 of what they have not seen
 _TRIAL = {"n": 120, "d": 8, "k": 3}
 _TRIAL_STEPS = 2  # of what a trial would only take long over: trees, iterations
+_TRIAL_STEPPED = ("n_estimators", "max_iter", "n_restarts_optimizer", "Cs")
+_TRIAL_MOST = 1000
 _REFUSALS = (ValueError, TypeError, ArithmeticError, LookupError, RuntimeError, AttributeError)
 _DISTANCES = ("Euclidean", "Manhattan", "Chebyshev", "Minkowski", "Hamming", "Canberra",
     "BrayCurtis")  # fmt: skip
@@ -161,13 +163,14 @@ def check_sklearn(name: str, params: Mapping[str, Any]) -> None:
     rng = np.random.default_rng(0)
     y = np.arange(_TRIAL["n"]) % _TRIAL["k"]
     X = rng.normal(size=(_TRIAL["n"], _TRIAL["d"])) + y[:, None] - 1
-    # a value that is out of range stays so
+    # a value that is out of range stays so; none makes of a tiny fit one that takes the machine
+    few = {key: _few(value, _TRIAL_MOST) for key, value in params.items()}
     steps = {
         key: min(value, _TRIAL_STEPS)
         for key, value in estimator.get_params(deep=False).items()
-        if key in ("n_estimators", "max_iter") and isinstance(value, int | float)
+        if key in _TRIAL_STEPPED and isinstance(value, int | float)
     }
-    estimator.set_params(**steps)
+    estimator.set_params(**{**few, **steps})
     try:
         fitted = _fit(name, estimator, X.astype(np.float32), y)
     except InvalidParams as error:
@@ -178,6 +181,13 @@ def check_sklearn(name: str, params: Mapping[str, Any]) -> None:
             raise
         return
     stored(fitted.name, fitted.estimator)
+
+
+def _few(value: Any, most: int) -> Any:
+    """Return a parameter with no whole number above `most`; in a list, above the steps."""
+    if isinstance(value, list):
+        return [_few(one, _TRIAL_STEPS) for one in value]
+    return min(value, most) if type(value) is int else value
 
 
 def fit_sklearn(
@@ -359,6 +369,11 @@ def _estimator(name: str, params: Mapping[str, Any], *, seed: int) -> tuple[Any,
     if "random_state" in params:
         raise InvalidParams(
             f"wanted the parameters of {name} without random_state: it is the seed. Leave it out."
+        )
+    if "n_jobs" in params:
+        raise InvalidParams(
+            f"wanted the parameters of {name} without n_jobs: GAP_THREADS says how many cores are "
+            "used. Leave it out."
         )
     if isinstance(params.get("class_weight"), dict):
         raise InvalidParams(

@@ -3,6 +3,7 @@
 import difflib
 import itertools
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -61,7 +62,8 @@ class Param:
                 )
             return
         number = isinstance(value, int if self.whole else int | float)
-        is_number = number and not isinstance(value, bool) and math.isfinite(value)  # type: ignore[arg-type]
+        # a whole number may be too large for a float, which math.isfinite would make of it
+        is_number = number and not isinstance(value, bool) and abs(value) <= sys.float_info.max  # type: ignore[arg-type]
         low = is_number and (value > self.low if self.is_open else value >= self.low)  # type: ignore[operator]
         if not is_number or not low or value > self.high:  # type: ignore[operator]
             kind = "a whole number" if self.whole else "a number"

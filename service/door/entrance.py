@@ -99,7 +99,7 @@ class Door:
 
 def _tell(scope: Scope, route: str | None, status: int, seconds: float) -> None:
     """Log the end of a request: never its query, where a token may stand."""
-    level = logging.ERROR if status >= 500 else logging.INFO if status >= 400 else logging.DEBUG
+    level = logging.ERROR if status == 500 else logging.INFO if status >= 400 else logging.DEBUG
     fields = {"route": route, "status": status, "duration_ms": round(1000 * seconds, 1)}
     if route is None:
         fields["path"] = scope["path"][:200]

@@ -14,20 +14,24 @@ from service.door.token import FREE
 HEADERS = 100
 HEADER_BYTES = 32 << 10
 TARGET_BYTES = 8 << 10
-# 10,000 rows of 1,024 numbers as JSON are 200 MB, a million as Arrow 4 GB
-BODY_BYTES = {"/predict": 256 << 20, "/predict/arrow": 8 << 30, "/predict/image": 32 << 20}
+# JSON is parsed on the event loop, where all others wait: what takes longer goes as Arrow
+BODY_BYTES = {"/predict": 32 << 20, "/predict/arrow": 8 << 30, "/predict/image": 32 << 20}
 OTHER_BODY_BYTES = 8 << 20
 JSON_DEPTH = 64
+# A body of 32 MB holds 11 million empty lists, which take a gigabyte once they are parsed.
+JSON_MARKS = 20_000  # lists, objects and names of their members; /predict takes 10,000 lists
+JSON_VALUES = {"/predict": 2_600_000}  # 2,500 rows of 1,024 numbers
+OTHER_JSON_VALUES = 20_000
 # Each holds one thread at most, so that nobody waits for one; all computing that takes long is in
 # POSTs, and few of those fill two cores.
 AT_ONCE = {"read": 64, "work": 16, "events": 64}
 THREADS = sum(AT_ONCE.values())
 _ESCAPED = re.compile(rb"\\.", re.DOTALL)
-_NO_STRUCTURE = bytes(set(range(256)) - set(b'[]{}"'))
+_NO_STRUCTURE = bytes(set(range(256)) - set(b'[]{}",:'))
 
 
 def check_size(scope: Scope) -> None:
-    """Refuse giant addresses and headers.
+    """Refuse giant addresses and headers, and a body of two lengths.
 
     Raises
     ------
@@ -47,6 +51,12 @@ def check_size(scope: Scope) -> None:
             f"wanted at most {HEADERS} headers of {HEADER_BYTES:,} bytes together, got "
             f"{len(headers):,} of {n_bytes:,}. Send fewer.",
         )  # fmt: skip
+    if {b"content-length", b"transfer-encoding"} <= {name for name, _ in headers}:
+        raise Refusal(  # where a proxy goes by the other one, it takes a body for a request
+            400, "bad_http",
+            "wanted a body with a length or in chunks, got one with both headers. Send one.",
+            {"Connection": "close"},
+        )  # fmt: skip
 
 
 def within(scope: Scope, headers: Headers, receive: Receive) -> Receive:
@@ -54,7 +64,8 @@ def within(scope: Scope, headers: Headers, receive: Receive) -> Receive:
     limit = BODY_BYTES.get(scope["path"], OTHER_BODY_BYTES)
     said = headers.get("content-length", "0")
     is_json = headers.get("content-type", "").split(";")[0].strip().lower() == "application/json"
-    depth = _Depth()
+    most_values = JSON_VALUES.get(scope["path"], OTHER_JSON_VALUES)
+    shape = _Shape()
     n_bytes = 0
 
     async def receive_within() -> Message:
@@ -67,26 +78,47 @@ def within(scope: Scope, headers: Headers, receive: Receive) -> Receive:
                 413, "body_too_large",
                 f"wanted a body of at most {limit:,} bytes, got more. Send it in parts.",
             )  # fmt: skip
-        if is_json and depth.after(piece) > JSON_DEPTH:
+        if not is_json:
+            return message
+        shape.add(piece)
+        if shape.deepest > JSON_DEPTH:
             raise Refusal(
                 422, "too_deep",
                 f"wanted JSON at most {JSON_DEPTH} lists and objects deep, got a deeper one. "
                 "Flatten it.",
+            )  # fmt: skip
+        if b"\0" in piece:  # no text of JSON has one, but in UTF-16, whose quotes are told wrong
+            raise Refusal(
+                400, "not_utf8", "wanted JSON in UTF-8, got zero bytes. Encode it as UTF-8."
+            )  # fmt: skip
+        if shape.marks > JSON_MARKS or shape.values > most_values:
+            raise Refusal(
+                413, "too_many_values",
+                f"wanted JSON of at most {JSON_MARKS:,} lists, objects and names and of "
+                f"{most_values:,} values, got more. Send it in parts, or rows to /predict/arrow.",
             )  # fmt: skip
         return message
 
     return receive_within
 
 
-class _Depth:
-    """How deep JSON is nested, told before it is parsed: a parser recurses, and so do writers."""
+class _Shape:
+    """What JSON would take once parsed, told before: a parser recurses, and so do writers.
+
+    Attributes
+    ----------
+    deepest : how deep it is nested
+    marks : how many lists, objects, and names of members it has
+    values : how many commas, which is about how many numbers and texts
+    """
 
     def __init__(self) -> None:
-        self._depth = self._deepest = 0
+        self.deepest = self.marks = self.values = 0
+        self._depth = 0
         self._in_text = self._escapes = False
 
-    def after(self, piece: bytes) -> int:
-        """Return how deep it was at most, all pieces so far taken together."""
+    def add(self, piece: bytes) -> None:
+        """Take in the next piece of it."""
         if self._escapes and piece:
             piece, self._escapes = piece[1:], False
         if b"\\" in piece:
@@ -96,10 +128,11 @@ class _Depth:
             self._in_text ^= i > 0
             if self._in_text:
                 continue
-            for mark in part:
+            self.values += part.count(b",")
+            self.marks += sum(map(part.count, (b"[", b"{", b":")))
+            for mark in part.translate(None, b",:"):
                 self._depth += 1 if mark in b"[{" else -1
-                self._deepest = max(self._deepest, self._depth)
-        return self._deepest
+                self.deepest = max(self.deepest, self._depth)
 
 
 class Gates:

@@ -52,6 +52,8 @@ def problem(
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
     """Answer with a refusal as RFC 9457 wants it, and have it in the request's log line."""
+    # half a character, which JSON can hold, cannot be sent
+    detail = detail.encode("utf-8", "backslashreplace").decode()
     logs.note(code=code, why=detail)
     found = Problem(
         title=title or code.replace("_", " "),

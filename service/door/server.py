@@ -28,7 +28,7 @@ from service.settings import Settings
 
 CONNECTIONS = 512
 HEADER_S = 10.0
-DRAIN_S = 8  # with the 8 s of the workers, less than the 20 s within which it ends
+DRAIN_S = 6  # with the 6 s of the workers, less than the 20 s within which it ends
 BODY_S, BODY_STEP_BYTES = 30.0, 32 << 10
 ANSWER_S = 30.0
 _REST_S = 5.0  # of a body that was answered before it had come
@@ -46,7 +46,7 @@ _log = logging.getLogger("gapscope.server")
 
 
 def run(app: Any, settings: Settings) -> None:
-    """Serve until a signal ends it: what is under way has 8 s to come to its end."""
+    """Serve until a signal ends it: what is under way has 6 s to come to its end."""
     with suppress(KeyboardInterrupt):  # Ctrl-C is how a service in the foreground ends
         _Server(configuration(app, settings), app.state.stopping).run()
 

@@ -46,6 +46,7 @@ class Question:
         NotFound, NotATest
         """
         self._analysis = analysis
+        self._version = analysis.database.version  # before anything is read of it
         self.card = analysis.results.card(model)
         among = splits_imported(self.card)
         self.reference, self.target = analysis.database.gap_ends(
@@ -161,6 +162,7 @@ class Question:
         if found is None:
             found = self._analysis.gap(model, *ends, progress=progress)
             answer = found.model_dump_json().encode()
+            self._analysis.database.refuse_changed(self._version)
             self._store.write(model, self.key(_GAP), _GAP, answer)
         return found
 
@@ -199,6 +201,7 @@ class Question:
             steps = (0.1 + 0.9 * i / len(wanted), 0.1 + 0.9 * (i + 1) / len(wanted))
             began = now()
             found = PARTS[name].compute(inputs, part_of(progress, *steps, prefix=f"{name}: "))
+            self._analysis.database.refuse_changed(self._version)
             for beside, table in inputs.beside.items():  # before the answer that leads to them
                 self._store.write_table(self.card["model"], self.key(name), beside, table)
             inputs.beside.clear()
@@ -242,6 +245,7 @@ class Question:
         found = mask.compute(
             inputs, names, self._analysis.resources, part_of(progress, 0.1, 1.0, prefix="mask: ")
         )
+        self._analysis.database.refuse_changed(self._version)
         self._keep(_MASK + mask_id, found, (now() - began).total_seconds())
 
     def self_test(self) -> SelfTestOut | None:

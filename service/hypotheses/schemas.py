@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from service.schemas import Answer, EstimateOut, ModelName, Request
+from service.schemas import Answer, EstimateOut, ModelName, Params, Request
 
 PRIMARY = "primary"
 _Sentence = Field(min_length=1, max_length=2000)
@@ -30,7 +30,7 @@ class HypothesisIn(Request):
     title: str = Field(min_length=1, max_length=200)
     cause: str = Field(min_length=1, max_length=2000, description="Why the gap should be there.")
     baseline: ModelName
-    refinement: dict[str, Any] = Field(description="A recipe: {kind, …}; GET /hypotheses/recipes.")
+    refinement: Params = Field(description="A recipe: {kind, …}; GET /hypotheses/recipes.")
     reference: str | None = Field(None, description="A test split; default: as the load says.")
     target: str | None = Field(None, description="A test split; default: as the load says.")
     endpoint: Literal["gap", "target"] = Field(

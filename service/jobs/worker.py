@@ -28,7 +28,7 @@ _BEAT_S = 1.0
 _POLL_S = 0.2
 _GRACE_S = 1.2  # for a cancelled job to come to its next progress call
 _NICE = 10  # who waits for an answer comes before what takes minutes anyway
-_DRAIN_S = 8.0  # for a worker that is to stop to do so
+_DRAIN_S = 6.0  # for a worker that is to stop to do so
 _log = logging.getLogger("gapscope.jobs")
 Main = Callable[[Path, int | None, int], None]
 

@@ -83,7 +83,9 @@ def test_a_known_vulnerability_fails_and_a_silent_registry_does_not(
 
 @pytest.mark.slow
 def test_bill_of_materials_is_complete_and_the_same_twice(tmp_path):
-    tool = Path(sys.executable).with_name("cyclonedx-py")
+    tool = ROOT / "build" / "sbom" / "bin" / "cyclonedx-py"
+    if not tool.exists():
+        pytest.skip("wanted `make sbom` before")
     files = [tmp_path / "first.json", tmp_path / "second.json"]
     for file in files:
         subprocess.run(

@@ -405,9 +405,12 @@ def test_a_fault_is_guarded_logged_and_not_told(client, monkeypatch, caplog):
         ([(f"x-{i}", "1") for i in range(10_000)], b"", 431, "headers_too_large"),
         ([("x", "1" * 40_000)], b"", 431, "headers_too_large"),
         ([], b"a" * 10_000, 414, "address_too_long"),
+        ([("content-length", "5"), ("transfer-encoding", "chunked")], b"", 400, "bad_http"),
     ],
 )
-def test_a_list_giant_headers_and_addresses_are_refused(client, extra, query, status, code):
+def test_a_list_giant_headers_addresses_and_two_lengths_are_refused(
+    client, extra, query, status, code
+):
     found = raw(client, headers=[("host", "localhost"), *extra], query=query)
     assert found[:2] == (status, code)
     assert found[2] >= POLICIES
@@ -424,17 +427,65 @@ def test_a_list_json_100000_deep_is_refused_before_it_is_parsed(client, path, op
 
 
 @pytest.mark.parametrize(
-    ("text", "depth"),
-    [("{}", 1), ("[[[]]]", 3), ('{"a": [1, {"b": 2}]}', 3), ('["[[[["]', 1), (r'["\"[[[["]', 1),
-     (r'["\\", [[]]]', 3), (r'["\\\"[[", []]', 2), ('"' + "[" * 99, 0), ("1", 0), ("", 0)],
+    ("text", "shape"),
+    [("{}", (1, 1, 0)), ("[[[]]]", (3, 3, 0)), ('{"a": [1, {"b": 2}]}', (3, 5, 1)),
+     ('["[[[[,:"]', (1, 1, 0)), (r'["\"[[[[,:"]', (1, 1, 0)), (r'["\\", [[]]]', (3, 3, 1)),
+     (r'["\\\"[[", []]', (2, 2, 1)), ('"' + "[" * 99, (0, 0, 0)), ("1", (0, 0, 0)),
+     ("", (0, 0, 0))],
 )  # fmt: skip
-def test_depth_is_told_however_the_body_is_cut(text, depth):
+def test_the_shape_of_json_is_told_however_the_body_is_cut(text, shape):
     for size in range(1, 9):
-        found, meter = 0, limits._Depth()
+        found = limits._Shape()
         for i in range(0, len(text), size):
-            found = meter.after(text[i : i + size].encode())
-        assert found == depth, size
-        assert meter.after(b"") == depth
+            found.add(text[i : i + size].encode())
+            found.add(b"")
+        assert (found.deepest, found.marks, found.values) == shape, size
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "status", "code"),
+    [
+        ("/predict", b'{"features": [' + b"[]," * 20_000, 413, "too_many_values"),
+        ("/predict", b"{" + b'"a":0,' * 20_000, 413, "too_many_values"),
+        ("/predict", b'{"features": [[' + b"0," * 20_001, 400, "invalid_request"),
+        ("/predict", b"[" + b"0," * 2_600_001, 413, "too_many_values"),
+        ("/train", b"[" + b"0," * 20_001, 413, "too_many_values"),
+        ("/train", '{"params": {"\\"": [[]]}}'.encode("utf-16-le"), 400, "not_utf8"),
+        ("/train", '{"params": {}}'.encode("utf-16"), 400, "not_utf8"),
+    ],
+    ids=lambda value: value[:20] if isinstance(value, bytes) else None,
+)
+def test_s_json_that_takes_gigabytes_once_parsed_is_refused_before(
+    client, path, content, status, code
+):
+    answer = client.post(path, content=content, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+
+
+@pytest.mark.parametrize("value", ['"a"', "null", "[]"])
+def test_s_a_million_faults_are_told_as_one(client, value):
+    content = f'{{"model": "mean", "features": [[{",".join([value] * 19_000)}]]}}'
+    answer = client.post("/predict", content=content, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422
+    assert answer.json()["detail"].count("Input should be") == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/gap/mean/mask", {"features": ["\ud800"]}, 404),
+        ("/train", {"backbone": "toy", "seed": 0, "params": {"\ud800": 1}}, 422),
+        ("/train", {"backbone": "toy", "seed": 0, "params": {"C": 10**400}}, 422),
+        ("/train", {"backbone": "toy", "seed": 0, "params": {"C": [1] * 10_000}}, 422),
+        ("/train", {"backbone": "toy+toy", "seed": 0}, 404),
+        ("/train", {"backbone": "\ud800", "seed": 0}, 404),
+    ],
+)
+def test_odd_texts_and_numbers_are_refused_in_words(client, path, body, status):
+    content = json.dumps(body)
+    answer = client.post(path, content=content, headers={"Content-Type": "application/json"})
+    assert answer.status_code == status
+    assert len(answer.json()["detail"]) < 1000
 
 
 def test_more_at_once_than_there_is_room_for_is_refused_and_health_answers(client, monkeypatch):

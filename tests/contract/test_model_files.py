@@ -132,16 +132,17 @@ def check_each(client, folder, name, cases, *, may_set_aside, marker):
     return n_set_aside
 
 
-def test_s10_cards(client, folder, marker):
+def test_s10_cards(client, folder, marker, record_property):
     card = json.loads((folder / "model.json").read_text())
     cases = broken.broken_json(card, marker) | broken.broken_cards(card) | NO_FILES
     del cases["itself"]  # which is not there at all: no model of the name
     n = check_each(client, folder, "model.json", cases, may_set_aside=True, marker=marker)
     assert n == len(cases)
+    record_property("fault", ["cards", "set aside", n])
 
 
 @pytest.mark.parametrize("name", ["evaluation.json", "curves.json", "features.json"])
-def test_s10_other_json(client, folder, marker, name):
+def test_s10_other_json(client, folder, marker, name, record_property):
     good = json.loads((folder / name).read_text())
     cases = broken.broken_json(good, marker) | NO_FILES
     if name == "evaluation.json":
@@ -153,13 +154,15 @@ def test_s10_other_json(client, folder, marker, name):
             "estimate a word": json.dumps([{**one, "estimate": "1"}]).encode(),
             "split a list": json.dumps([{**one, "split": [1]}]).encode(),
         }
+    record_property("fault", [name, "judged", len(cases)])
     set_aside = name == "evaluation.json"
     check_each(client, folder, name, cases, may_set_aside=set_aside, marker=marker)
 
 
 @pytest.mark.parametrize("name", ["train_rows.parquet", "predictions.parquet"])
-def test_s11_parquet(client, folder, marker, name):
+def test_s11_parquet(client, folder, marker, name, record_property):
     cases = broken.broken_parquet(pq.read_table(folder / name), marker) | NO_FILES
+    record_property("fault", [name, "judged", len(cases)])
     set_aside = name == "predictions.parquet"
     check_each(client, folder, name, cases, may_set_aside=set_aside, marker=marker)
     put(folder / name, cases["half"])
@@ -167,7 +170,7 @@ def test_s11_parquet(client, folder, marker, name):
 
 
 @pytest.mark.parametrize("told", [True, False])
-def test_s12_heads(client, folder, marker, told):
+def test_s12_heads(client, folder, marker, told, record_property):
     """With the digest in the card, which alone refuses each; and of old models without one."""
     name = "head.safetensors"
     arrays = load_file(folder / name)
@@ -181,6 +184,7 @@ def test_s12_heads(client, folder, marker, told):
     )
     assert len(cases) >= 40
     cases |= {"another head": save(arrays | {"bias": arrays["bias"] + 1})} if told else {}
+    record_property("fault", ["heads", "refused", len(cases)])
     whole = (folder / name).read_bytes()
     for number, (what, content) in enumerate(cases.items()):
         before = peak_kb()

@@ -203,12 +203,13 @@ def _note(run, recorder):
     ],
 )
 def test_no_request_at_random_is_answered_otherwise_than_described(
-    full_world, tmp_path, max_examples, least, capsys
+    full_world, tmp_path, max_examples, least, capsys, record_property
 ):
     data = shutil.copytree(full_world, tmp_path / "data")
     run = send(data, max_examples, SEED)
     with capsys.disabled():
         print(f"\n{run.n:,} requests at random, GAPSCOPE_SEED={SEED}")
+    record_property("fault", ["requests", "answered as described", run.n])
     assert not run.wrong, f"GAPSCOPE_SEED={SEED}: {len(run.wrong)}\n" + "\n".join(run.wrong[:20])
     assert run.n >= least, f"GAPSCOPE_SEED={SEED}"
     few = {one: run.n_of(one) for one in run.varied if run.n_of(one) < max_examples}

@@ -355,7 +355,11 @@ class World(RuleBasedStateMachine):
             assert Register(self.data, name).broken() is None
 
 
-def test_whatever_is_done_in_whatever_order_the_service_keeps_its_word(files, tmp_path):
+def test_whatever_is_done_in_whatever_order_the_service_keeps_its_word(
+    files, tmp_path, record_property
+):
+    record_property("fault", ["steps", "its word kept", 50 * 30])
+
     @seed(SEED)
     def make():
         return World(files, tmp_path)

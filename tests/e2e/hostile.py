@@ -20,6 +20,7 @@ _UNSEEN = ("ANSI", "tab first", "CR first", "byte order mark")
 # paths and the columns' names are refused where they hold control characters or a BOM
 SEEN = [text[:1000].strip() for name, text in STRINGS.items() if name not in _UNSEEN]
 SHORT = [name[:200] for name in SEEN]
+COLUMNS = SHORT[-6:]
 _PER_CLASS = {"train": 2, "val": 1, "v2": 1}  # fewer than UMAP wants, which compiles for a minute
 
 
@@ -47,13 +48,13 @@ def make_hostile(folder: Path, seed: int = 0) -> Path:
         rows = [(p, y, *v) for p, y, v in zip(paths, labels, values.round(4), strict=True)]
         _write(folder / "csv" / f"{split}_x.csv", ["path", "label", *SEEN], rows)
         if split == "val":
-            notes = [(p, *(s for _ in SHORT[:6])) for p, s in zip(SEEN, SHORT, strict=True)]
+            notes = [(p, *(s for _ in COLUMNS)) for p, s in zip(SEEN, SHORT, strict=True)]
     known = [(i, name, f"of {name}") for i, name in enumerate(NAMES)]
     classes = _write(folder / "classes.csv", ["label", "name", "superclass"], known)
     data = folder / "data"
     load(data, [folder / "csv"], n_threads=1, classes=classes)
     annotate_file(
-        data, _write(folder / "notes.csv", ["path", *SHORT[:6]], notes), name=None, split=None
+        data, _write(folder / "notes.csv", ["path", *COLUMNS], notes), name=None, split=None
     )
     analysis = Analysis(data)
     analysis.train(model=MODEL, backbone="x", head="lda", params={}, seed=seed)

@@ -1,6 +1,7 @@
 import io
 import json
 import pickle
+import time
 import zipfile
 from dataclasses import replace
 
@@ -191,6 +192,7 @@ def test_scores_that_contradict_predict_are_counted():
         ("MultinomialNB", {}, "Negative values"),
         ("SVC", {"decision_function_shape": "ovo"}, "one score a class"),
         ("SVC", {"class_weight": {"0": 2}}, "places"),
+        ("RandomForestClassifier", {"n_jobs": 100_000}, "GAP_THREADS"),
     ],
 )
 def test_what_scikit_learn_will_not_do_is_refused_in_words(name, params, words):
@@ -206,8 +208,20 @@ def test_a_list_that_only_the_tiny_fit_refuses_is_left_to_training():
         fit_sklearn("GaussianNB", priors, X, y, seed=0)
 
 
-def test_a_tiny_fit_of_many_trees_is_still_tiny():
-    check_sklearn("RandomForestClassifier", {"n_estimators": 10**7})
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        ("RandomForestClassifier", {"n_estimators": 10**7}),
+        ("MLPClassifier", {"hidden_layer_sizes": [10**6, 10**6]}),
+        ("MLPClassifier", {"hidden_layer_sizes": 10**9, "max_iter": 10**9}),
+        ("LogisticRegressionCV", {"Cs": 10**9}),
+        ("GaussianProcessClassifier", {"n_restarts_optimizer": 10**9}),
+    ],
+)
+def test_s_a_tiny_fit_is_tiny_whatever_is_asked(name, params):
+    began = time.monotonic()
+    check_sklearn(name, params)
+    assert time.monotonic() - began < 10
 
 
 def test_rows_that_cannot_be_scored_are_refused_in_words():
