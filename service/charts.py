@@ -33,6 +33,12 @@ _IN_POINTS = "format(100 * datum.value, '~f')"  # fractions, read as percentage 
 _OF_CANDIDATE = {"setting", "top1", "nll", "n_fit", "note", "is_best", "is_chosen"}
 _LOSS, _MONITORED, _NOT_CHOSEN = "train loss", "monitored NLL", "not chosen"
 _OF_LOSS = {_LOSS: BLUE, _MONITORED: ORANGE, _NOT_CHOSEN: GREY}
+_DRAWN_IN_TOOLTIPS = ("image", "title")  # as a picture or a heading, whatever their value
+# Vega takes a title of such a name for the signal of that name
+_INHERITED = (
+    *("constructor", "hasOwnProperty", "isPrototypeOf", "propertyIsEnumerable"),
+    *("toLocaleString", "toString", "valueOf"),
+)
 _NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 VEGA_VERSION = f"{vl_convert.get_vega_version()}-{vl_convert.get_vega_embed_version()}"
 _POINTS_MAX = 200  # of one curve: no chart is wide enough to show more
@@ -53,7 +59,7 @@ def gap_chart(answer: GapOut) -> alt.LayerChart:
         for accuracy in [answer.accuracy[split]]
     ]
     base = alt.Chart(alt.InlineData(values=rows)).encode(
-        y=alt.Y("split:N", title=None, sort=[answer.reference, answer.target]),
+        y=alt.Y("split:N", title=None, sort=None),
         color=alt.Color(
             "part:N",
             title=None,
@@ -98,7 +104,7 @@ def classes_chart(answer: GapOut) -> alt.LayerChart:
         if c.raw is not None
     ][:_CLASSES_MAX]
     base = alt.Chart(alt.InlineData(values=rows)).encode(
-        y=alt.Y("class_name:N", title=None, sort=[str(row["class_name"]) for row in rows]),
+        y=alt.Y("class_name:N", title=None, sort=None),
         tooltip=[
             alt.Tooltip("class_name:N", title="class"),
             alt.Tooltip("shrunken:Q", title="shrunken gap", format=".1%"),
@@ -179,7 +185,7 @@ def class_shift_chart(answer: GapOut) -> alt.LayerChart:
     shifts = answer.class_shift or []
     rows = [shift.model_dump() for shift in shifts[:_CLASSES_MAX]]
     base = alt.Chart(alt.InlineData(values=rows)).encode(
-        y=alt.Y("class_name:N", title=None, sort=[str(row["class_name"]) for row in rows]),
+        y=alt.Y("class_name:N", title=None, sort=None),
         tooltip=[
             alt.Tooltip("class_name:N", title="class"),
             alt.Tooltip("rms_mean_difference:Q", title="shift (sd)", format=".3f"),
@@ -190,7 +196,11 @@ def class_shift_chart(answer: GapOut) -> alt.LayerChart:
         ],
     )
     bar = base.mark_bar(color=BLUE, height=8).encode(
-        x=alt.X("rms_mean_difference:Q", title="shift of the class mean (sd within classes)")
+        x=alt.X(
+            "rms_mean_difference:Q",
+            title="shift of the class mean (sd within classes)",
+            stack=None,  # one bar a class; Vega's stacks fail on a class called constructor
+        )
     )
     chance = base.mark_tick(color=ORANGE, thickness=3, size=16).encode(x="rms_by_chance:Q")
     return _titled(
@@ -369,8 +379,7 @@ def training_spec(answer: LeaderboardOut | CurvesOut, name: str) -> dict[str, An
         raise NothingToDraw(
             f"wanted the chart {name} of the training of {answer.model!r}, but {answer.reason}."
         )
-    made: dict[str, Any] = TRAINING_CHARTS[name](answer).to_dict()
-    return made
+    return _spec(TRAINING_CHARTS[name](answer))
 
 
 CHARTS: dict[str, Callable[[GapOut], alt.LayerChart]] = {
@@ -401,8 +410,7 @@ def spec(answer: GapOut, name: str) -> dict[str, Any]:
             f"wanted a chart of the features of {answer.model!r}, but {answer.features_reason}. "
             f"Its charts: {', '.join(drawable(answer))}."
         )
-    made: dict[str, Any] = CHARTS[name](answer).to_dict()
-    return made
+    return _spec(CHARTS[name](answer))
 
 
 def forest(
@@ -447,7 +455,7 @@ def forest(
     if len(shown) < len(rows):
         title = f"{title}; the first {len(shown)} of {len(rows):,}"
     base = alt.Chart(alt.InlineData(values=shown)).encode(
-        y=alt.Y("name:N", title=None, sort=[str(row["name"]) for row in shown]),
+        y=alt.Y("name:N", title=None, sort=None),
         tooltip=[
             alt.Tooltip("name:N", title="what"),
             alt.Tooltip("estimate:Q", format=number),
@@ -529,6 +537,8 @@ def scatter(
         else alt.value(BLUE)
     )
     zero = alt.Scale(zero=False, nice=ticks is None, padding=15)
+    if not any(row[x] is not None and row[y] is not None for row in rows):
+        zero = alt.Scale(domain=[0, 1])  # of nothing there is no extent, of which Vega warns
     # room for a point at 100 % is no accuracy of 102 %
     most = "datum.value > 1 ? '' : datum.label"
     axes = [
@@ -633,7 +643,7 @@ def waterfall(
             y=alt.Y(
                 "name:N",
                 title=None,
-                sort=[str(row["name"]) for row in bars],
+                sort=None,
                 axis=alt.Axis(labelLimit=220),
             ),
             tooltip=[
@@ -683,10 +693,10 @@ def paired(
     domain
         The values of `series`: reference (blue, a dot) first, then target (vermilion, a diamond).
     """
-    order = list(dict.fromkeys(str(row[by]) for row in rows))
+    n_lines = len({str(row[by]) for row in rows})
     shapes = ["circle", "diamond"]
     base: Any = alt.Chart(alt.InlineData(values=rows)).encode(
-        y=alt.Y(f"{by}:N", title=y_title, sort=order),
+        y=alt.Y(f"{by}:N", title=y_title, sort=None),
         yOffset=alt.YOffset(f"{series}:N", sort=list(domain)),
         color=alt.Color(
             f"{series}:N",
@@ -711,7 +721,7 @@ def paired(
             f"{series}:N", title=None, scale=alt.Scale(domain=list(domain), range=shapes)
         ),
     )
-    return _spec(_titled(rule + dot, title, height=40 * max(len(order), 1)))
+    return _spec(_titled(rule + dot, title, height=40 * max(n_lines, 1)))
 
 
 def lines(
@@ -914,8 +924,36 @@ def _told_apart(domain: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _spec(chart: alt.LayerChart) -> dict[str, Any]:
-    made: dict[str, Any] = chart.to_dict()
+    """Return a chart as Vega-Lite in which names from files are text.
+
+    Vega-Lite writes titles into expressions for tooltips and for what it says of each mark, and
+    there escapes nothing but the double quote. For the same reason rows are drawn in their order,
+    never sorted by a list of names.
+    """
+    made: dict[str, Any] = _with_text(chart.to_dict())
+    made["config"] = {**made.get("config", {}), "mark": {"aria": False}}
     return made
+
+
+def _with_text(node: Any, *, in_tooltip: bool = False) -> Any:
+    if isinstance(node, list):
+        return [_with_text(one, in_tooltip=in_tooltip) for one in node]
+    if not isinstance(node, dict):
+        return node
+    found = {
+        name: one
+        if name in ("values", "datasets")
+        else _with_text(one, in_tooltip=in_tooltip or name == "tooltip")
+        for name, one in node.items()
+    }
+    for name in ("title", "text"):
+        title = found.get(name)
+        if isinstance(title, str) and in_tooltip:
+            title = "".join(c if c == '"' else json.dumps(c)[1:-1] for c in title)
+            found[name] = f"{title} " if title in _DRAWN_IN_TOOLTIPS else title
+        elif title in _INHERITED:
+            found[name] = f"{title} "
+    return found
 
 
 def rows_of(spec: dict[str, Any]) -> list[dict[str, Any]]:

@@ -33,6 +33,8 @@ from service.extraction.images import ImageList, check_classes, write_classes
 from service.extraction.parts import Part, Parts, as_json, put_in_place, refuse_changed
 
 CHUNK = 256  # images of a part: as many are computed twice after a kill, at most
+# as the list of images has them; others run readers that nobody asked for, such as Ghostscript's
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 _LOADED_AS = "parquet"
 _Batch = tuple[list[int], torch.Tensor | None, list[tuple[int, str]]]
 
@@ -329,7 +331,7 @@ class _Images(Dataset[tuple[int, torch.Tensor | str]]):
 
     def __getitem__(self, index: int) -> tuple[int, torch.Tensor | str]:
         try:
-            with Image.open(f"{self.folder}/{self.files[index]}") as opened:
+            with Image.open(f"{self.folder}/{self.files[index]}", formats=_FORMATS) as opened:
                 image = opened.convert("RGB")
         except UNREADABLE as error:
             return index, f"{type(error).__name__}: {error}".replace(f"{self.folder}/", "")

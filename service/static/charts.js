@@ -50,7 +50,8 @@ function broken(spec, width) {
   }, []);
   return JSON.parse(JSON.stringify(spec), (name, node) => {
     if (name !== "x" || typeof node?.title !== "string" || node.title.length <= most) return node;
-    return { ...node, title: lines(node.title) };
+    // Vega takes a line that is called as objects' own are, such as constructor, for a signal
+    return { ...node, title: lines(node.title).map((line) => (line in {} ? `${line} ` : line)) };
   });
 }
 
