@@ -26,7 +26,7 @@ DRAWN: dict[int | str, dict[str, Any]] = {
 }
 
 
-_KEPT = 64
+_KEPT = 32
 _kept: OrderedDict[tuple[object, ...], tuple[BaseModel, Response]] = OrderedDict()
 _keeping = threading.Lock()
 

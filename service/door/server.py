@@ -20,6 +20,7 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from etl.memory import share_arenas
 from service.door.limits import HEADER_BYTES
 from service.door.policy import guard
 from service.door.refusals import PROBLEM
@@ -47,6 +48,7 @@ _log = logging.getLogger("gapscope.server")
 
 def run(app: Any, settings: Settings) -> None:
     """Serve until a signal ends it: what is under way has 6 s to come to its end."""
+    share_arenas()
     with suppress(KeyboardInterrupt):  # Ctrl-C is how a service in the foreground ends
         _Server(configuration(app, settings), app.state.stopping).run()
 

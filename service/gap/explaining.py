@@ -288,7 +288,7 @@ class Question:
         return {key for key in self._store.keys(self.card["model"]) if not key.startswith(mine)}
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=8)
 def _explained(
     gap: bytes, parts: tuple[tuple[str, bytes | None], ...], test: bytes | None
 ) -> ExplainedGapOut:

@@ -119,7 +119,7 @@ def parsed(kind: type[_Answer], content: bytes) -> _Answer:
     return _parsed(kind, content)  # type: ignore[return-value]
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=32)
 def _parsed(kind: type[BaseModel], content: bytes) -> BaseModel:
     return kind.model_validate_json(content)
 
