@@ -66,6 +66,7 @@ bench-full: $(VENV)/.dev-installed  ## a load and a training near ImageNet's siz
 	$(BIN)/python -m tests.bench.full $(if $(ROWS),--rows $(ROWS))
 	$(BIN)/python -m tests.bench.heads_full --rows $(or $(ROWS),200000)
 	$(BIN)/python -m tests.bench.page
+	$(BIN)/python -m tests.bench.readers
 
 lint: $(VENV)/.dev-installed  ## ruff, mypy --strict, import contracts
 	$(BIN)/ruff check .

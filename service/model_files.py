@@ -5,6 +5,8 @@ columns and the number of rows are looked at before any row is read.
 """
 
 import json
+import os
+import stat
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -140,19 +142,19 @@ def read_rows(file: Path, **how: Any) -> pa.Table:
 
 def _is_there(file: Path) -> bool:
     """Whether there is a file; one that is no file is no absent one."""
-    return file.exists() or file.is_symlink()
+    return os.path.lexists(file)
 
 
 def _json(file: Path, kind: TypeAdapter[Any]) -> Any:
     """Content of a file of JSON that is of a kind, as plain objects."""
     try:
-        if not file.is_file():  # a pipe would be waited for
+        found = file.stat()
+        if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for
             raise ValueError("no regular file")
-        if (n_bytes := file.stat().st_size) > _JSON_BYTES_MAX:
-            raise ValueError(f"{n_bytes:,} bytes, more than {_JSON_BYTES_MAX:,}")
-        content = file.read_bytes()
-        _check_json(kind, content)
-        return json.loads(content)
+        if found.st_size > _JSON_BYTES_MAX:
+            raise ValueError(f"{found.st_size:,} bytes, more than {_JSON_BYTES_MAX:,}")
+        version = (found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size)
+        return json.loads(_judged(file, version, kind))
     except ValidationError as error:
         fault = error.errors(include_url=False, include_context=False)[0]
         where = ".".join(str(part)[:40] for part in fault["loc"][:8])
@@ -161,17 +163,19 @@ def _json(file: Path, kind: TypeAdapter[Any]) -> Any:
         raise _damaged(file, _in_one_line(error)) from error
 
 
-@lru_cache(maxsize=256)
-def _check_json(kind: TypeAdapter[Any], content: bytes) -> None:
-    """Refuse content of another kind; the same content is judged once, for lists ask often.
+@lru_cache(maxsize=512)
+def _judged(file: Path, _version: tuple[int, ...], kind: TypeAdapter[Any]) -> bytes:
+    """Read a file and judge its content: once for each state of it, for lists ask often.
 
     Raises
     ------
-    ValueError, RecursionError
+    OSError, ValueError, RecursionError
     """
+    content = file.read_bytes()
     kind.validate_json(content, strict=True)
     # what no answer can carry: numbers that are none, halves of characters
     json.dumps(json.loads(content), allow_nan=False, ensure_ascii=False).encode()
+    return content
 
 
 def _check_rows(file: Path, schema: pa.Schema, needed: list[str]) -> None:
