@@ -35,7 +35,9 @@ def run_reproduce(arguments: argparse.Namespace, settings: Settings) -> int:
 
 def served(analysis: Analysis, settings: Settings) -> FastAPI:
     """Make the service over an analysis, without its workers: whoever asks has it computed."""
-    app = create_app(settings.model_copy(update={"data": analysis.data}), with_worker=False)
+    # asked in this process alone: nobody has to be kept out
+    inside = {"data": analysis.data, "host": "127.0.0.1", "token": None, "token_file": None}
+    app = create_app(settings.model_copy(update=inside), with_worker=False)
     app.state.analysis = analysis
     return app
 

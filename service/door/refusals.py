@@ -33,7 +33,7 @@ class Refusal(HTTPException):
             return HTMLResponse(
                 "<!doctype html>\n<html lang=en><meta charset=utf-8>"
                 "<meta name=viewport content='width=device-width'>"
-                "<meta name=color-scheme content='light dark'>"
+                "<meta name=color-scheme content='light dark'><link rel=icon href='data:,'>"
                 f"<title>{self.status_code} · Gapscope</title><main><h1>"
                 f"{HTTPStatus(self.status_code).phrase}</h1><p>{html.escape(self.detail)}</p>"
                 "</main></html>",

@@ -139,7 +139,8 @@ async def _get(app: ASGIApp, path: str, query: str) -> tuple[int, bytes]:
     scope: MutableMapping[str, Any] = {
         "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "GET",
         "scheme": "http", "path": path, "raw_path": quote(path).encode(),
-        "query_string": query.encode(), "root_path": "", "headers": [],
+        "query_string": query.encode(), "root_path": "",
+        "headers": [(b"host", b"127.0.0.1")],
         "client": (_WHO, 0), "server": ("localhost", 80),
     }  # fmt: skip
     status, body = 0, b""

@@ -155,7 +155,13 @@ def send(data, max_examples, seed):
                 for name, places in NAMES.items()
                 for place in places
             },
-            "checks": {"positive_data_acceptance": {"enabled": False}},  # see ours above
+            "checks": {
+                "positive_data_acceptance": {"enabled": False},  # see ours above
+                # also for its size: the longest bodies are refused before they are parsed
+                "negative_data_rejection": {
+                    "expected-statuses": ["400", "404", "405", "413", "415", "422", "5xx"]
+                },
+            },
             "operations": [
                 # there is no worker
                 {"include-path": "/ready", "checks": {"not_a_server_error": {"enabled": False}}},

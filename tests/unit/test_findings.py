@@ -64,7 +64,7 @@ def test_what_cannot_be_known_is_said():
 
 def test_the_answer_holds_ledger_findings_and_unknown(client):
     answer = client.get("/gap/logistic").json()
-    assert answer["pending"] in ([], ["leaks"], ["map", "leaks"])
+    assert answer["pending"] in ([], ["leaks"], ["map"], ["map", "leaks"])
     assert answer["ledger"]["gap"]["estimate"] == answer["gap"]["estimate"]
     assert len(answer["findings"]) <= 5
     sizes = [finding["points"] for finding in answer["findings"]]
