@@ -214,7 +214,7 @@ def test_a_browser_logs_in_by_the_link_and_no_page_breaks_its_policy(site, open_
     for path in [*(f"/view/{MODEL}{page}" for page in PAGES), "/view/train", "/view/data", chart]:
         tab.go(path)
         assert tab.errors == [], path
-    tab.page.locator(".chart svg [aria-roledescription=bar]").first.hover(force=True)
+    tab.page.locator(".chart svg g.mark-rect path").first.hover(force=True)
     tab.page.locator("#vg-tooltip-element.visible").wait_for()
     tab.page.goto(base + "/docs")
     tab.page.locator(".opblock").first.wait_for()
