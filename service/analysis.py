@@ -86,13 +86,19 @@ class Analysis:
         self.results = Results(data)
         self.checkpoints = Checkpoints(data)
         self.backbones = Backbones(data)
-        self.damaged: list[Damage] = []  # files that were found so when the service started
+        self.damaged_at_start: list[Damage] = []
         self.thumbnails = Thumbnails(self.database)
         self.near_train = OneByOne(self.database)
         self._predicting = Lock()  # one stream at a time, for the same reason
         self._lock = RLock()  # one heavy answer at a time: two would only share the cores
         self._answers: dict[tuple[object, ...], GapOut] = {}
         self._audits: dict[tuple[object, ...], Audit] = {}
+
+    @property
+    def damaged(self) -> list[str]:
+        """What is damaged in the data folder, in words: found at start, and models set aside."""
+        at_start = [str(damage) for damage in self.damaged_at_start]
+        return [*at_start, *self.results.damaged().values()]
 
     def free_name(self, backbone: str, head: str, taken: set[str], asked: str | None) -> str:
         """Name of a new model: as asked for, else <backbone>-<head>, numbered where taken.

@@ -466,8 +466,9 @@ def ready(request: Request) -> Response:
         "disk": shutil.disk_usage(_analysis(request).data).free >= _LEAST_FREE_BYTES,
     }
     is_ready = all(checks.values()) and not is_stopping
-    damaged = [str(damage) for damage in _analysis(request).damaged]
-    answer = ReadyOut(ready=is_ready, **checks, stopping=is_stopping, damaged=damaged)
+    answer = ReadyOut(
+        ready=is_ready, **checks, stopping=is_stopping, damaged=_analysis(request).damaged
+    )
     return JSONResponse(answer.model_dump(), status_code=200 if is_ready else 503)
 
 

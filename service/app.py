@@ -95,12 +95,14 @@ def create_app(settings: Settings, *, with_worker: bool = True) -> FastAPI:
     damaged = find_damage(settings.data)  # before anything is opened
     add_docs(app)
     app.state.analysis = Analysis(settings.data, strict=settings.strict)
-    app.state.analysis.damaged = damaged
+    app.state.analysis.damaged_at_start = damaged
     app.state.jobs = Jobs(settings.data)
     app.state.looks = Looks(settings.data)
     app.state.worker = app.state.explainer = None
     workers: dict[str, Worker] = {}
-    app.state.metrics = Metrics(settings.data, app.state.jobs, app.state.looks, workers)
+    app.state.metrics = Metrics(
+        app.state.analysis.database, app.state.jobs, app.state.looks, workers
+    )
     app.state.naming = threading.Lock()
     app.state.stopping = threading.Event()
     app.add_middleware(GZipMiddleware, minimum_size=10_000)

@@ -21,12 +21,12 @@ from etl.database import DATABASE, LOOKS, RESULTS, attach
 from etl.sidecar import ANNOTATIONS, IMAGES, write_empty
 from service.disk import UNREADABLE, Damage, disk_refusal, set_aside
 from service.errors import BadLine
+from service.jobs.table import DATABASE as JOBS
 from service.lines import Lines
 from service.register import Register
 from service.report.kept import FOLDER as REPORTS
 from service.report.kept import ID, Reports
 
-_JOBS = "jobs.sqlite"
 _log = logging.getLogger("gapscope")
 
 
@@ -78,7 +78,7 @@ def _database(data: Path) -> Iterator[Damage]:
 
 
 def _jobs(data: Path) -> Iterator[Damage]:
-    file = data / _JOBS
+    file = data / JOBS
     if not file.is_file():
         return
     try:
@@ -95,7 +95,7 @@ def _jobs(data: Path) -> Iterator[Damage]:
     if said != "ok":
         todo = set_aside(file)
         for beside in ("-wal", "-shm"):
-            if (log := file.with_name(_JOBS + beside)).exists():
+            if (log := file.with_name(JOBS + beside)).exists():
                 set_aside(log)
         yield Damage(file.name, said, f"{todo} The list of jobs begins anew; ask for them again.")
 

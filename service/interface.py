@@ -5,9 +5,9 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from service.door.refusals import PROBLEM
 from service.schemas import Problem
 
-PROBLEM = "application/problem+json"
 REFUSALS = {
     400: "The body, or a header, cannot be read",
     401: "A token is wanted",

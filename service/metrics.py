@@ -24,13 +24,15 @@ class Metrics:
 
     Parameters
     ----------
-    data, jobs, looks
-        What is measured.
+    database, jobs, looks
+        What is measured; the disk is that of the database.
     workers
         Those of each lane that there are; filled when they are started.
     """
 
-    def __init__(self, data: Path, jobs: Jobs, looks: Looks, workers: Mapping[str, Worker]) -> None:
+    def __init__(
+        self, database: Database, jobs: Jobs, looks: Looks, workers: Mapping[str, Worker]
+    ) -> None:
         self._registry = CollectorRegistry()  # its own: tests make many services a process
         self._requests = Histogram(
             "gapscope_request_seconds",
@@ -39,7 +41,7 @@ class Metrics:
             buckets=_BUCKETS_S,
             registry=self._registry,
         )
-        self._registry.register(_Gauges(data, jobs, looks, workers))
+        self._registry.register(_Gauges(database, jobs, looks, workers))
 
     def observe(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count a request; `route` is its template, such as /models/{model}."""
@@ -51,8 +53,11 @@ class Metrics:
 
 
 class _Gauges(Collector):
-    def __init__(self, data: Path, jobs: Jobs, looks: Looks, workers: Mapping[str, Worker]) -> None:
-        self._data, self._jobs, self._looks, self._workers = data, jobs, looks, workers
+    def __init__(
+        self, database: Database, jobs: Jobs, looks: Looks, workers: Mapping[str, Worker]
+    ) -> None:
+        self._database, self._jobs, self._looks = database, jobs, looks
+        self._workers = workers
 
     def describe(self) -> Iterable[Metric]:
         """Name nothing in advance: registering is to read nothing."""
@@ -82,7 +87,7 @@ class _Gauges(Collector):
             (),
             {(): self._looks.count()},
         )
-        free = shutil.disk_usage(self._data).free
+        free = shutil.disk_usage(self._database.data).free
         yield _gauge("gapscope_disk_free_bytes", "Free where the data are", (), {(): free})
         pids = {"service": os.getpid(), **{lane: w.pid for lane, w in workers}}
         yield _gauge(
@@ -95,7 +100,7 @@ class _Gauges(Collector):
     def _rows(self) -> dict[tuple[str, ...], float]:
         found: dict[tuple[str, ...], float] = {}
         with suppress(NoDatabase):
-            for part in Database(self._data).load_counts():
+            for part in self._database.load_counts():
                 for outcome in ("read", "kept", "rejected"):
                     found[part["split"], part["backbone"] or "", outcome] = part[outcome]
         return found

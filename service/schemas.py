@@ -709,7 +709,9 @@ class ReadyOut(Answer):
     worker: bool = Field(description="It runs, and gave a sign of life in the last 30 seconds.")
     disk: bool = Field(description="At least 1 GB is free where the data are.")
     stopping: bool = Field(description="The service was told to stop, and takes no new requests.")
-    damaged: list[str] = Field([], description="Files that were found damaged at start, in words.")
+    damaged: list[str] = Field(
+        [], description="Files found damaged at start, and models set aside, in words."
+    )
 
 
 class Problem(Answer):

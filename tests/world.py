@@ -60,5 +60,31 @@ def write_world(folder: Path, world: dict[tuple[str, str], Split]) -> Path:
     return folder
 
 
+def write_balls(
+    folder: Path,
+    backbone: str,
+    shape: tuple[int, int],
+    sizes: dict[str, int],
+    spread: float,
+    seed: int = 0,
+) -> Path:
+    """Write feature files of classes that are balls around centres: as long to train as wanted.
+
+    Parameters
+    ----------
+    shape : number of classes and of features
+    sizes : rows of each split
+    spread : of the centres, in standard deviations of a class
+    """
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=shape) * spread
+    for split, n in sizes.items():
+        labels = np.arange(n) % shape[0]
+        rows = (centres[labels] + rng.normal(size=(n, shape[1]))).astype(np.float32)
+        paths = [f"{split}/{i}.png" for i in range(n)]
+        write_csv(folder / f"{split}_{backbone}.csv", Split(paths, labels, rows))
+    return folder
+
+
 def _rounded(features: np.ndarray) -> np.ndarray:
     return features.round(4).astype(np.float32)

@@ -18,8 +18,8 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from itertools import cycle
@@ -83,26 +83,15 @@ class Readers:
 
 
 @contextmanager
-def training(client: httpx.Client, backbone: str, counts: dict[str, int]) -> Iterator[None]:
-    """Train one head after the other, as long as there are readers."""
+def meanwhile(do: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Do something again and again beside what is inside; it is told when that is over."""
     stop = threading.Event()
 
-    def train() -> None:
-        grid = {"C": [0.001 * 1.2**i for i in range(40)]}
-        body = {"backbone": backbone, "head": "logistic", "params": grid}
+    def repeat() -> None:
         while not stop.is_set():
-            name = f"load-{time.time_ns()}"
-            asked = client.post("/train", json={**body, "seed": counts["trained"], "name": name})
-            state = None
-            while state not in ("done", "failed", "cancelled", "interrupted"):
-                if stop.wait(1):
-                    client.delete(asked.headers["location"])
-                    return
-                state = client.get(asked.headers["location"]).json()["state"]
-            assert state == "done", state
-            counts["trained"] += 1
+            do(stop)
 
-    thread = threading.Thread(target=train)
+    thread = threading.Thread(target=repeat)
     thread.start()
     try:
         yield
@@ -111,26 +100,27 @@ def training(client: httpx.Client, backbone: str, counts: dict[str, int]) -> Ite
         thread.join()
 
 
-@contextmanager
-def loading(data: Path, files: list[Path], counts: dict[str, int]) -> Iterator[None]:
-    """Load the same files again and again, as long as there are readers."""
-    stop = threading.Event()
+def train(client: httpx.Client, backbone: str, counts: Counter[str], stop: threading.Event) -> None:
+    """Train one head, or cancel it where nobody reads any more."""
+    grid = {"C": [0.001 * 1.2**i for i in range(40)]}
+    body = {"backbone": backbone, "head": "logistic", "params": grid, "seed": counts["trained"]}
+    asked = client.post("/train", json={**body, "name": f"load-{time.time_ns()}"})
+    state = None
+    while state not in ("done", "failed", "cancelled", "interrupted"):
+        if stop.wait(1):
+            client.delete(asked.headers["location"])
+            return
+        state = client.get(asked.headers["location"]).json()["state"]
+    assert state == "done", state
+    counts["trained"] += 1
 
-    def load() -> None:
-        while not stop.is_set():
-            done = subprocess.run(
-                [GAPSCOPE, "load", *files], env=environment(data), capture_output=True, check=False
-            )
-            assert done.returncode == 0, done.stderr
-            counts["loaded"] += 1
 
-    thread = threading.Thread(target=load)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
+def load(data: Path, files: list[Path], counts: Counter[str]) -> None:
+    """Load the files once more."""
+    command = [GAPSCOPE, "load", *files]
+    done = subprocess.run(command, env=environment(data), capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    counts["loaded"] += 1
 
 
 def gauges(client: httpx.Client) -> dict[tuple[str, ...], float]:
@@ -241,18 +231,18 @@ def measure(
     arguments: argparse.Namespace,
 ) -> None:
     readers = Readers(port, addresses, arguments.readers, arguments.think_ms / 1e3)
-    counts = {"trained": 0, "loaded": 0}
+    counts: Counter[str] = Counter()
     memory: list[tuple[float, float]] = []
     began = time.monotonic()
     with ExitStack() as busy:
-        busy.enter_context(training(client, backbone, counts))
+        busy.enter_context(meanwhile(lambda stop: train(client, backbone, counts, stop)))
         if files:
-            busy.enter_context(loading(data, files, counts))
+            busy.enter_context(meanwhile(lambda _stop: load(data, files, counts)))
         busy.enter_context(readers.reading())
         while (spent := time.monotonic() - began) < arguments.seconds:
             memory.append((spent, gauges(client)["gapscope_memory_bytes", "service"]))
             time.sleep(min(_SAMPLE_S, arguments.seconds / 10))
-    size = sum(f.stat().st_size for f in [data / DATABASE])
+    size = (data / DATABASE).stat().st_size
     print(
         f"{os.cpu_count()} cores, {platform.machine()}, {datetime.now(UTC):%Y-%m-%d}; "
         f"{arguments.readers} readers, {arguments.think_ms:.0f} ms between their requests, "

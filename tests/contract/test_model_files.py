@@ -138,6 +138,12 @@ def test_s10_cards(client, folder, marker, record_property):
     del cases["itself"]  # which is not there at all: no model of the name
     n = check_each(client, folder, "model.json", cases, may_set_aside=True, marker=marker)
     assert n == len(cases)
+    whole = (folder / "model.json").read_bytes()
+    put(folder / "model.json", b"{")
+    (told,) = client.get("/ready").json()["damaged"]
+    assert f"model {folder.name!r}" in told
+    assert "model.json of model" in client.get("/").text
+    put(folder / "model.json", whole)
     record_property("fault", ["cards", "set aside", n])
 
 

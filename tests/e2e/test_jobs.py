@@ -8,7 +8,6 @@ import threading
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
@@ -22,7 +21,7 @@ from tests.e2e import stubborn
 from tests.e2e.server import job_done, serving, wait_until
 from tests.e2e.test_service import MANY, children, command_of
 from tests.e2e.test_training_crash import head_of, one_thread  # noqa: F401 (a fixture)
-from tests.world import Split, write_csv
+from tests.world import write_balls
 
 # a sweep of some seconds, with checkpoints on its way
 SWEEP = {"backbone": "j", "head": "logistic", "seed": 0, "params": {"C": MANY["C"][:12]}}
@@ -31,14 +30,7 @@ SWEEP = {"backbone": "j", "head": "logistic", "seed": 0, "params": {"C": MANY["C
 @pytest.fixture(scope="module")
 def features(tmp_path_factory):
     folder = tmp_path_factory.mktemp("jobs")
-    rng = np.random.default_rng(0)
-    centres = rng.normal(size=(20, 100)) * 0.25
-    for split, n in (("train", 3000), ("val", 200), ("v2", 200)):
-        labels = np.arange(n) % 20
-        rows = (centres[labels] + rng.normal(size=(n, 100))).astype(np.float32)
-        paths = [f"{split}/{i}.png" for i in range(n)]
-        write_csv(folder / f"{split}_j.csv", Split(paths, labels, rows))
-    return folder
+    return write_balls(folder, "j", (20, 100), {"train": 3000, "val": 200, "v2": 200}, 0.25)
 
 
 @pytest.fixture

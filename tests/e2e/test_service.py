@@ -22,7 +22,7 @@ from service.results import Results
 from service.settings import Settings
 from tests.e2e import stubborn
 from tests.e2e.server import GAPSCOPE, environment, job_done, serving, wait_until
-from tests.world import Split, write_csv
+from tests.world import Split, write_balls, write_csv
 
 MANY = {"C": [0.01 * 1.05**i for i in range(100)]}  # a training long enough to look at
 VIEWS = [file.stem[3:] for file in sql_files()]
@@ -32,14 +32,7 @@ VIEWS = [file.stem[3:] for file in sql_files()]
 def big_csv(tmp_path_factory):
     """Rows enough for a training that lasts several seconds."""
     folder = tmp_path_factory.mktemp("big")
-    rng = np.random.default_rng(0)
-    centres = rng.normal(size=(30, 200)) * 0.2
-    for split, n in (("train", 6000), ("val", 600), ("v2", 300)):
-        labels = np.arange(n) % 30
-        features = centres[labels] + rng.normal(size=(n, 200))
-        paths = [f"{split}/{i}.png" for i in range(n)]
-        write_csv(folder / f"{split}_big.csv", Split(paths, labels, features.astype(np.float32)))
-    return folder
+    return write_balls(folder, "big", (30, 200), {"train": 6000, "val": 600, "v2": 300}, 0.2)
 
 
 def duckdb_cli(data, query, *, inside):

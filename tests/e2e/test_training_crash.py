@@ -21,7 +21,7 @@ from etl.database import attach
 from service.results import Results
 from tests.e2e.server import GAPSCOPE, environment, job_done, serving, wait_until
 from tests.e2e.test_service import children, command_of
-from tests.world import Split, write_csv
+from tests.world import write_balls
 
 GRID = [0.01 * 1.5**i for i in range(12)]
 TRAIN = {"backbone": "c", "head": "logistic", "seed": 0, "params": {"C": GRID}, "resume": False}
@@ -30,14 +30,7 @@ TRAIN = {"backbone": "c", "head": "logistic", "seed": 0, "params": {"C": GRID}, 
 @pytest.fixture(scope="module")
 def features(tmp_path_factory):
     folder = tmp_path_factory.mktemp("training")
-    rng = np.random.default_rng(0)
-    centres = rng.normal(size=(20, 80)) * 0.3
-    for split, n in (("train", 1500), ("val", 100), ("v2", 100)):
-        labels = np.arange(n) % 20
-        rows = (centres[labels] + rng.normal(size=(n, 80))).astype(np.float32)
-        paths = [f"{split}/{i}.png" for i in range(n)]
-        write_csv(folder / f"{split}_c.csv", Split(paths, labels, rows))
-    return folder
+    return write_balls(folder, "c", (20, 80), {"train": 1500, "val": 100, "v2": 100}, 0.3)
 
 
 @pytest.fixture
