@@ -143,6 +143,10 @@ class Gates:
     def __init__(self) -> None:
         self._n: Counter[str] = Counter()
 
+    def is_full(self, n_under_way: int) -> bool:
+        """Whether so many requests leave no room, counted before it is known what they ask for."""
+        return n_under_way - self._n["events"] >= AT_ONCE["read"] + AT_ONCE["work"]
+
     @contextmanager
     def passed(self, scope: Scope) -> Iterator[None]:
         """Hold a place while a request is in work.
