@@ -203,8 +203,7 @@ def _note(run, recorder):
 @pytest.mark.parametrize(
     ("max_examples", "least"),
     [
-        pytest.param(2, 2_000, id="2-examples"),
-        pytest.param(100, 7_000, id="100-examples", marks=pytest.mark.slow),
+        pytest.param(100, 7_000, id="100-examples", marks=pytest.mark.long),
         pytest.param(300, 20_000, id="20000-requests", marks=pytest.mark.slow),
     ],
 )
