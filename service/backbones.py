@@ -86,9 +86,8 @@ def check_sides(image: Image.Image) -> None:
     ValueError
     """
     if max(image.size) > _SIDES_MAX * min(image.size):
-        raise ValueError(
-            f"{image.width} × {image.height} pixels, one side more than {_SIDES_MAX} times the other"
-        )
+        size = f"{image.width} × {image.height} pixels"
+        raise ValueError(f"{size}, one side more than {_SIDES_MAX} times the other")
 
 
 class Backbones:
