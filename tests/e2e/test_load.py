@@ -15,6 +15,7 @@ import pytest
 
 import etl.moments
 import etl.part
+import etl.rows
 from etl import LoadRefused, adding, command, load, loader
 from etl import database as etl_database
 from etl.__main__ import main
@@ -488,6 +489,7 @@ def test_a_database_of_another_version_is_refused(tmp_path, toy_csv):
 
 def test_a_train_split_alone_has_no_gap(tmp_path, toy_csv, capsys, monkeypatch):
     monkeypatch.setenv("GAP_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr(etl.rows, "BLOCK_BYTES", 256)  # progress is told more than once
     assert main([str(toy_csv / "train_toy.csv")]) == 0
     said = capsys.readouterr().out
     assert "gap of toy: needs two test splits" in said
