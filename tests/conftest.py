@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
 
 import hypothesis
 import pyarrow as pa
@@ -21,6 +22,7 @@ import pytest
 from fastapi.testclient import TestClient
 from filelock import FileLock
 
+import etl.part
 from etl import load
 from service import cli
 from service.analysis import Analysis
@@ -48,7 +50,6 @@ def rows_are_traced() -> Iterator[None]:
     each return to Arrow.
     """
     trace = threading.gettrace()
-    plain = pa.RecordBatchReader
 
     def traced(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         while True:
@@ -58,14 +59,14 @@ def rows_are_traced() -> Iterator[None]:
                 return
             yield batch
 
-    class Traced(plain):
-        @staticmethod
-        def from_batches(schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> object:
-            return plain.from_batches(schema, traced(batches))
+    def from_batches(schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> pa.RecordBatchReader:
+        return pa.RecordBatchReader.from_batches(schema, traced(batches))
 
     with pytest.MonkeyPatch.context() as patch:
         if trace is not None:
-            patch.setattr(pa, "RecordBatchReader", Traced)
+            reader = SimpleNamespace(from_batches=from_batches)
+            seen = SimpleNamespace(**{**vars(pa), "RecordBatchReader": reader})
+            patch.setattr(etl.part, "pa", seen)
         yield
 
 
