@@ -27,7 +27,7 @@ from service.damage import find_damage
 from service.disk import DISK_ERRORS, disk_refusal
 from service.door import Door
 from service.door.docs import add_docs
-from service.door.limits import THREADS
+from service.door.limits import THREADS, Gates
 from service.door.refusals import Refusal, problem
 from service.door.token import token_of
 from service.errors import InUse, ServiceError, status_of
@@ -108,8 +108,14 @@ def create_app(settings: Settings, *, with_worker: bool = True) -> FastAPI:
     app.add_middleware(GZipMiddleware, minimum_size=10_000)
     token = token_of(settings)
     app.state.has_token = token is not None
-    observe = app.state.metrics.observe
-    app.add_middleware(Door, settings=settings, token=token, observe=observe)
+    app.state.gates = Gates()
+    app.add_middleware(
+        Door,
+        settings=settings,
+        token=token,
+        gates=app.state.gates,
+        observe=app.state.metrics.observe,
+    )
     app.include_router(gap_router)
     app.include_router(feature_router)
     app.include_router(image_router)

@@ -104,5 +104,8 @@ class _Plain(logging.Formatter):
         words = [fields.pop("time")[11:19], fields.pop("level"), fields.pop("message")]
         del fields["logger"]
         words += [f"{name}={value}" for name, value in fields.items() if value is not None]
-        line = " ".join("".join(c if c.isprintable() else ascii(c)[1:-1] for c in w) for w in words)
-        return line if exception is None else f"{line}\n{exception}"
+        # indented: what stands in an exception is no line of its own
+        lines = [" ".join(words), *("    " + line for line in (exception or "").splitlines())]
+        return "\n".join(
+            "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line) for line in lines
+        )

@@ -30,16 +30,23 @@ class Door:
     Parameters
     ----------
     token : what requests must bring, as `service.door.token.token_of` returns it
+    gates : count the requests in work
     observe : counts a request by method, route, status, seconds
     """
 
     def __init__(
-        self, app: ASGIApp, *, settings: Settings, token: str | None, observe: Observe
+        self,
+        app: ASGIApp,
+        *,
+        settings: Settings,
+        token: str | None,
+        gates: Gates,
+        observe: Observe,
     ) -> None:
         self._app = app
         self._access = Access(token)
         self._hosts = hosts_of(settings)
-        self._gates = Gates()
+        self._gates = gates
         self._observe = observe
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -14,13 +14,12 @@ from service.door.token import FREE
 HEADERS = 100
 HEADER_BYTES = 32 << 10
 TARGET_BYTES = 8 << 10
-# JSON is parsed on the event loop, where all others wait: what takes longer goes as Arrow
-BODY_BYTES = {"/predict": 32 << 20, "/predict/arrow": 8 << 30, "/predict/image": 32 << 20}
-OTHER_BODY_BYTES = 8 << 20
+BODY_BYTES = {"/predict/arrow": 8 << 30, "/predict/image": 32 << 20}
+OTHER_BODY_BYTES = 8 << 20  # JSON is parsed on the event loop, where all others wait
 JSON_DEPTH = 64
-# A body of 32 MB holds 11 million empty lists, which take a gigabyte once they are parsed.
+# A body of 8 MB holds 3 million empty lists, which take 250 MB once they are parsed.
 JSON_MARKS = 20_000  # lists, objects and names of their members; /predict takes 10,000 lists
-JSON_VALUES = {"/predict": 2_600_000}  # 2,500 rows of 1,024 numbers
+JSON_VALUES = {"/predict": 800_000}  # 780 rows of 1,024 numbers
 OTHER_JSON_VALUES = 20_000
 # Each holds one thread at most, so that nobody waits for one; all computing that takes long is in
 # POSTs, and few of those fill two cores.
@@ -143,6 +142,10 @@ class Gates:
 
     def __init__(self) -> None:
         self._n: Counter[str] = Counter()
+
+    def is_full(self, n_under_way: int) -> bool:
+        """Whether so many requests leave no room, counted before it is known what they ask for."""
+        return n_under_way - self._n["events"] >= AT_ONCE["read"] + AT_ONCE["work"]
 
     @contextmanager
     def passed(self, scope: Scope) -> Iterator[None]:

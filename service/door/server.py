@@ -7,11 +7,14 @@ that what all of them hold is bounded.
 """
 
 import asyncio
+import gc
 import logging
+import socket
 import sys
 import threading
 import uuid
 from contextlib import suppress
+from functools import partial
 from http import HTTPStatus
 from types import FrameType
 from typing import Any
@@ -21,9 +24,10 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from etl.memory import share_arenas
-from service.door.limits import HEADER_BYTES
+from service.door.limits import HEADER_BYTES, Gates
 from service.door.policy import guard
 from service.door.refusals import PROBLEM
+from service.door.token import FREE
 from service.schemas import Problem
 from service.settings import Settings
 
@@ -34,14 +38,17 @@ BODY_S, BODY_STEP_BYTES = 30.0, 32 << 10
 ANSWER_S = 30.0
 _REST_S = 5.0  # of a body that was answered before it had come
 _LOOK_S = 0.5
+# A request makes some hundred objects and few cycles: a search after each 700 new ones, as Python
+# has it, took a fifth of the time of a busy service.
+_GARBAGE = (20_000, 20, 20)
 _REFUSALS = {
     "bad_http": (400, "wanted an HTTP/1.1 request, got what is none."),
     "too_slow": (408, f"wanted a header within {HEADER_S:.0f} s, and of a body "
                  f"{BODY_STEP_BYTES:,} bytes in each {BODY_S:.0f} s, got less. Send it faster."),
     "headers_too_large": (431, f"wanted headers of at most {HEADER_BYTES:,} bytes, got more. "
                           "Send fewer."),
-    "overloaded": (503, f"wanted at most {CONNECTIONS} connections at once, got one more. Try "
-                   "again in a second."),
+    "overloaded": (503, f"wanted fewer requests, and at most {CONNECTIONS} connections, at once, "
+                   "got one more. Try again in a second."),
 }  # fmt: skip
 _log = logging.getLogger("gapscope.server")
 
@@ -60,6 +67,13 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._stopping = stopping
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start to listen; what is there by now stays, and need not be searched for garbage."""
+        await super().startup(sockets)
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*_GARBAGE)
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to stop: streams end, and nobody is told any more that the service is ready."""
         self._stopping.set()
@@ -72,7 +86,7 @@ def configuration(app: Any, settings: Settings) -> uvicorn.Config:
         app,
         host=settings.host,
         port=settings.port,
-        http=PatientProtocol,
+        http=partial(PatientProtocol, gates=app.state.gates),  # type: ignore[arg-type]
         ws="none",
         log_config=None,
         access_log=False,
@@ -84,7 +98,11 @@ def configuration(app: Any, settings: Settings) -> uvicorn.Config:
 
 
 class PatientProtocol(H11Protocol):
-    """One connection, closed where its client keeps it waiting."""
+    """One connection, closed where its client keeps it waiting, or where there is no room."""
+
+    def __init__(self, *arguments: Any, gates: Gates, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self._gates = gates
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start to watch the connection; refuse it where there are too many."""
@@ -98,9 +116,22 @@ class PatientProtocol(H11Protocol):
         self._watch()
 
     def data_received(self, data: bytes) -> None:
-        """Count what comes."""
+        """Count what comes; of a crowd, refuse without parsing those for whom there is no room."""
+        if self._n_bytes == 0 and self._is_one_too_many(data):
+            self._refuse("overloaded")
+            return
         self._n_bytes += len(data)
         super().data_received(data)
+
+    def _is_one_too_many(self, data: bytes) -> bool:
+        """Whether a connection begins with a whole request to read, and no place is free.
+
+        Requests of which the application does not know yet count too: hundreds may come at once.
+        """
+        if not (data.startswith(b"GET ") and data.endswith(b"\r\n\r\n")):
+            return False
+        path = data.split(b" ", 2)[1].partition(b"?")[0]
+        return self._gates.is_full(len(self.tasks)) and path.decode("latin-1") not in FREE
 
     def send_400_response(self, _msg: str) -> None:
         """Refuse what is no HTTP, or has more of a header than is kept: as a problem."""

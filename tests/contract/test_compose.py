@@ -71,7 +71,8 @@ def environment(name: str) -> dict[str, str | None]:
 
 def settings(name: str) -> Settings:
     """Settings that the service's container comes to."""
-    given = {k: v for k, v in environment(name).items() if k.startswith("GAP_") and v is not None}
+    said = environment(name).items()
+    given = {k: interpolated(v) for k, v in said if k.startswith("GAP_") and v is not None}
     return Settings(**{variable.removeprefix("GAP_").lower(): v for variable, v in given.items()})
 
 
@@ -259,14 +260,17 @@ def test_service_is_reached_from_this_machine_alone() -> None:
     assert [name for name, service in SERVICES.items() if "ports" in service] == ["service"]
     (port,) = SERVICES["service"]["ports"]
     assert interpolated(port) == "127.0.0.1:8000:8000"
-    assert interpolated(port, GAP_PORT="9000") == "127.0.0.1:9000:8000"
+    assert interpolated(port, GAP_PORT="9000") == "127.0.0.1:9000:9000"
     assert SERVICES["service"].get("network_mode") is None
 
 
 def test_service_listens_where_its_port_is_published() -> None:
     inside = settings("service")
     assert inside.host == "0.0.0.0"
-    assert SERVICES["service"]["ports"][0].split(":")[-1] == str(inside.port)
+    (port,) = SERVICES["service"]["ports"]
+    assert interpolated(port).split(":")[-1] == str(inside.port)
+    # and so `gapscope token` in the container prints the port outside
+    assert interpolated(environment("service")["GAP_PORT"], GAP_PORT="9000") == "9000"
     assert last("EXPOSE") == [str(inside.port)]
 
 
@@ -280,8 +284,10 @@ def test_what_only_reads_and_writes_files_has_no_network(name: str) -> None:
 
 def test_health_check_asks_a_route_of_the_service() -> None:
     *_, code = SERVICES["service"]["healthcheck"]["test"]
-    (port, path) = re.findall(r"http://127\.0\.0\.1:(\d+)(/\w*)", code)[0]
-    assert int(port) == settings("service").port
+    ((path, port),) = re.findall(
+        r"\"http://127\.0\.0\.1:%s(/\w*)\" % os\.environ\[\"(\w+)\"\]", code
+    )
+    assert port == "GAP_PORT" in environment("service")
     gets = {r.path for r in api.router.routes if isinstance(r, APIRoute) and "GET" in r.methods}
     assert path in gets
 
@@ -291,9 +297,8 @@ def test_health_check_follows_the_answer(status: int, healthy: bool) -> None:
     kind, program, *arguments = SERVICES["service"]["healthcheck"]["test"]
     assert (kind, program) == ("CMD", "python")
     with answering(status) as (port, asked):
-        elsewhere = [word.replace(":8000/", f":{port}/") for word in arguments]
-        proxied = os.environ | {"http_proxy": "http://127.0.0.1:9", "no_proxy": ""}
-        found = run(sys.executable, "-S", *elsewhere, env=proxied)
+        there = {"GAP_PORT": str(port), "http_proxy": "http://127.0.0.1:9", "no_proxy": ""}
+        found = run(sys.executable, "-S", *arguments, env=os.environ | there)
     assert asked == ["/ready"]
     assert (found.returncode == 0) == healthy, found.stderr
 

@@ -574,13 +574,17 @@ def test_lines_name_request_or_job_and_nothing_is_left_behind(capsys, monkeypatc
         logger.debug("untold")
         logs.configure("debug", plain=True)
         logger.info("for\na person", extra={"fields": {"status": 1, "none": None}})
+        try:
+            raise ValueError("\x1b[2J\n12:00:00 info forged")
+        except ValueError:
+            logger.exception("wrong")
         logging.getLogger("uvicorn.error").warning("of uvicorn")
         logging.getLogger("uvicorn.access").warning("an address")
     finally:
         root.handlers[:], level = before
         root.setLevel(level)
         logging.getLogger("gapscope").setLevel(logging.NOTSET)
-    first, second, third, fourth = capsys.readouterr().err.splitlines()
+    first, second, third, *traced, fourth = capsys.readouterr().err.splitlines()
     told = json.loads(first)
     assert (told["message"], told["job"], told["level"]) == ("half\nline", "7", "warning")
     assert told["time"].endswith("+00:00")
@@ -588,5 +592,7 @@ def test_lines_name_request_or_job_and_nothing_is_left_behind(capsys, monkeypatc
     assert "ValueError" in json.loads(second)["exception"] or len(second) < 60_000
     assert third.endswith(r"info for\na person status=1")
     assert fourth.endswith("warning of uvicorn")
+    assert all(line.startswith("    ") and line.isprintable() for line in traced[1:])
+    assert traced[-1] == "    12:00:00 info forged"
     assert logs.current("job") is None
     logs.note(lost=True)

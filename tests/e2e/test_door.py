@@ -155,6 +155,27 @@ def test_connections_are_bounded_and_those_that_wait_make_room(port):
             connection.close()
 
 
+def test_of_a_crowd_those_without_a_place_are_refused_unparsed_and_health_answers(
+    port, monkeypatch
+):
+    def asked(path):
+        return answer(
+            port, b"GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n" % path
+        )
+
+    assert asked(b"/models")[0] == 200
+    for kind in ("read", "work"):
+        monkeypatch.setitem(limits.AT_ONCE, kind, 0)
+    monkeypatch.setattr("service.door.entrance.Door._let_in", None)  # it is not asked
+    status, code, head = asked(b"/models?limit=1")
+    assert (status, code) == (503, "overloaded")
+    assert "retry-after: 1" in head
+    monkeypatch.undo()
+    for kind in ("read", "work"):
+        monkeypatch.setitem(limits.AT_ONCE, kind, 0)
+    assert asked(b"/health?x")[0] == 200
+
+
 def test_quick_requests_over_one_connection_outlive_the_time_of_a_header(port):
     with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
         end = time.monotonic() + 1.5

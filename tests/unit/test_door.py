@@ -11,6 +11,7 @@ from pydantic import SecretStr
 from starlette.datastructures import Headers
 
 from service.door.entrance import Door
+from service.door.limits import Gates
 from service.door.origin import check_host, check_origin, check_type, hosts_of
 from service.door.refusals import Refusal
 from service.door.token import FREE, Access, address, token_of
@@ -343,7 +344,10 @@ def test_an_answer_that_breaks_off_halfway_is_not_followed_by_another(caplog):
     async def send(message):
         sent.append(message["type"])
 
-    door = Door(half, settings=Settings(), token=None, observe=lambda *told: counted.append(told))
+    def observe(*told):
+        counted.append(told)
+
+    door = Door(half, settings=Settings(), token=None, gates=Gates(), observe=observe)
     scope, _ = asked(("host", "127.0.0.1"))
     with pytest.raises(ZeroDivisionError):
         asyncio.run(door(scope, None, send))
