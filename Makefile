@@ -25,8 +25,8 @@ $(VENV)/.dev-installed: $(VENV)/.installed
 	$(PIP) --no-build-isolation -e '.[dev]'
 	@touch $@
 
-# covered to the last branch: opening of image files, who is let in, states of jobs
-COVERED_WHOLE := etl/images.py,service/jobs/*,service/door/token.py,service/door/origin.py
+# covered to the last branch: the loader with the opening of image files, who is let in, states of jobs
+COVERED_WHOLE := etl/*,service/jobs/*,service/door/token.py,service/door/origin.py,service/door/entrance.py
 
 .PHONY: help install up sql test test-long test-full test-science mutants bench bench-full lint docs audit-dependencies sbom
 install: $(VENV)/.installed  ## make .venv, nothing else
