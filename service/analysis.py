@@ -25,6 +25,7 @@ from service.arrow_predictions import predict_stream
 from service.audit import Audit, audit_model, with_records
 from service.backbones import Backbones, decoded
 from service.checkpoints import Checkpoints, Note
+from service.damage import still_damaged
 from service.database import JOIN, Database, TestRows, place_of
 from service.disk import Damage
 from service.errors import DataChanged, ModelExists, NotATest, NotFound, TestWasTrained
@@ -96,9 +97,12 @@ class Analysis:
 
     @property
     def damaged(self) -> list[str]:
-        """What is damaged in the data folder, in words: found at start, and models set aside."""
-        at_start = [str(damage) for damage in self.damaged_at_start]
-        return [*at_start, *self.results.damaged().values()]
+        """What is damaged in the data folder, in words.
+
+        What was found at start and not mended since, models that are set aside, broken records.
+        """
+        found = still_damaged(self.data, self.damaged_at_start)
+        return [*map(str, found), *self.results.damaged().values()]
 
     def free_name(self, backbone: str, head: str, taken: set[str], asked: str | None) -> str:
         """Name of a new model: as asked for, else <backbone>-<head>, numbered where taken.

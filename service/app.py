@@ -79,9 +79,11 @@ def create_app(settings: Settings, *, with_worker: bool = True) -> FastAPI:
                 )
                 for worker in workers.values():
                     worker.start()
+            _log.info("the service %s started over %s", VERSION, settings.data.resolve())
             yield
             app.state.stopping.set()
             stop_all(workers.values())
+            _log.info("the service stopped")
 
     app: FastAPI = FastAPIOffline(
         title="Gapscope",

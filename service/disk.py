@@ -38,11 +38,13 @@ class Damage:
     file : its place in the data folder
     wrong : what is wrong with it
     todo : what to do
+    is_missing : whether nothing stands in its place until somebody brings or makes it again
     """
 
     file: str
     wrong: str
     todo: str
+    is_missing: bool = False
 
     def __str__(self) -> str:
         return f"{self.file} is damaged: {self.wrong}. {self.todo}"

@@ -214,20 +214,21 @@ def explained(
     if request.app.state.explainer is None:  # nobody else would do it
         question.compute(only=part)
         return _stored(question, part)
-    job = _job_of(request, question)
     if not wait:
-        return job
+        return _job_of(request, question)
     with waiting(request):
-        while job.state in OPEN:
+        for _ in range(2):  # what a job made may be outdated, or damaged, by its end
+            job = _job_of(request, question)
+            while job.state in OPEN and question.stored(part) is None:
+                time.sleep(_POLL_S)
+                job = jobs.get(job.job)
+            question = Question(analysis, model, reference, target)
             found = question.stored(part)
             if found is not None:
                 return found
-            time.sleep(_POLL_S)
-            job = jobs.get(job.job)
-    found = Question(analysis, model, reference, target).stored(part)
-    if found is None:
-        raise not_ready(f"{part} of {model!r}", job)
-    return found
+            if job.state != "done":
+                break
+    raise not_ready(f"{part} of {model!r}", job)
 
 
 def with_parts(request: Request, answer: GapOut, *, wait: bool) -> ExplainedGapOut:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from service.database import Database
@@ -75,6 +75,12 @@ class _Gauges(Collector):
             ("lane",),
             beats,
         )
+        deaths = CounterMetricFamily(
+            "gapscope_worker_deaths", "Workers that died or were ended", labels=("lane",)
+        )
+        for lane, worker in workers:
+            deaths.add_metric((lane,), worker.n_deaths)
+        yield deaths
         yield _gauge(
             "gapscope_rows",
             "Rows of the loaded files: read, kept and rejected",

@@ -20,6 +20,7 @@ from service.errors import DamagedModel
 from service.evaluations import METRICS
 from service.schemas import EstimateOut, ModelOut, StoredCurve
 
+_OF_SCORES = ("evaluation.json", "predictions.parquet")
 _JSON_BYTES_MAX = 64 << 20
 _ROWS_MAX = 50_000_000  # of ImageNet-21k there are 14 million
 TRAIN_ROW_SCHEMA = pa.schema(
@@ -198,9 +199,15 @@ def _check_rows(file: Path, schema: pa.Schema, needed: list[str]) -> None:
 
 
 def _damaged(file: Path, came: str) -> DamagedModel:
+    again = "remove the folder of the model and train or import it again"
+    if file.name in _OF_SCORES:
+        again = (
+            f"where the model was trained here, move {' and '.join(_OF_SCORES)} away and evaluate "
+            "it again"
+        )
     return DamagedModel(
         f"wanted {file.name} of model {file.parent.name!r} as it was stored, got: {came}. Put the "
-        "file back from a copy, or remove the folder of the model and train or import it again."
+        f"file back from a copy, or {again}."
     )
 
 

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator
 
 from etl.errors import LoadRefused
 from models.errors import ModelError
+from service import logs
 from service.errors import ServiceError, status_of
 from service.gap.image_detail import Listed
 from service.gap.image_map import Method
@@ -90,6 +91,7 @@ _Framed = Annotated[Callable[[str], Frame], Depends(_framed)]
 
 
 def _refused(request: Request, why: str, status: int) -> Response:
+    logs.note(why=why)
     frame = Frame(_site(request), "refused")
     return HTMLResponse(frame.render("refused.html", why=why), status_code=status)
 

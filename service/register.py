@@ -145,6 +145,12 @@ class Register:
         return self._read()[1]
 
     @property
+    def state(self) -> tuple[tuple[int, int, int] | None, ...]:
+        """What changes with whatever is written to its two files."""
+        found = (path.stat() if path.is_file() else None for path in (self._file, self._head))
+        return tuple(one and (one.st_ino, one.st_mtime_ns, one.st_size) for one in found)
+
+    @property
     def size(self) -> int:
         """Bytes of the file: what tells a register from itself with more records."""
         return self._file.stat().st_size if self._file.is_file() else 0

@@ -17,12 +17,14 @@ import errno
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +67,7 @@ HEAD_FILE = "head.safetensors"
 # what a file that is no head makes its readers raise
 _BROKEN = (SafetensorError, OSError, ValueError, LookupError, TypeError, RecursionError,
            AttributeError, OverflowError, MemoryError)  # fmt: skip
+_log = logging.getLogger("gapscope")
 _WHAT = "gapscope"  # key of the description of a head in the metadata of its file
 
 
@@ -113,6 +116,7 @@ class Results:
                 try:
                     found[file.parent.name] = _whole(file.parent)
                 except DamagedModel as error:
+                    _tell(str(error))
                     found[file.parent.name] = error
         return found
 
@@ -169,8 +173,8 @@ class Results:
             return unpack(load_file(file), what)
         except (*_BROKEN, DamagedHead) as error:
             raise DataChanged(
-                f"wanted the head of model {model!r} as it was stored, got: {error} "
-                "Train it again under another name."
+                f"wanted {HEAD_FILE} of model {model!r} as it was stored, got: {error} Put it back "
+                "from a copy, or train it again under another name."
             ) from error
 
     def head_sha256(self, model: str) -> str:
@@ -419,6 +423,12 @@ def _whole(folder: Path) -> dict[str, Any]:
     read_evaluation(folder)
     check_predictions(folder)
     return card
+
+
+@lru_cache(maxsize=1024)
+def _tell(damage: str) -> None:
+    """Log what is damaged: once, though every list comes upon it."""
+    _log.error("a model is set aside: %s", damage)
 
 
 def path_hashes(paths: list[str]) -> np.ndarray:

@@ -143,6 +143,7 @@ class Seals:
         ------
         AlreadySeen
         """
+        self._register.all()  # where nothing can be added, no label is read for it
         digest = self._database.digests(card["backbone"])[target]
         loaded_at = self._loaded_at(card["backbone"], target)
         for twin in self._same_head(card):

@@ -35,9 +35,9 @@ _FILE_BYTES = 1024
 _ALPHABETS = (("[0-9]+", 10), ("[0-9a-f]+|[0-9A-F]+", 16), ("[a-z]+|[A-Z]+", 26),
               ("[0-9a-z]+|[0-9A-Z]+", 36), ("[A-Za-z]+", 52), ("[A-Za-z0-9_-]+", 64))  # fmt: skip
 _HOW = (
-    "wanted the token of this service. In a browser: open the address that `gapscope token` "
-    "prints (docker compose exec service gapscope token). Elsewhere: send it as "
-    "`Authorization: Bearer TOKEN`."
+    "wanted the token of this service, got none, or another one. In a browser: open the address "
+    "that has it, which whoever runs the service gets from `gapscope token` (docker compose exec "
+    "service gapscope token). Elsewhere: send it as `Authorization: Bearer TOKEN`."
 )
 
 

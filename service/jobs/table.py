@@ -315,6 +315,7 @@ class Jobs:
                 (_now(), job),
             )
         found = self.get(job)
+        _log.info("asked to stop: it is %s", found.state, extra={"fields": {"job": job}})
         if found.state not in ("cancelled", "cancelling"):
             raise JobDone(f"wanted a job that is not over, got one that is {found.state}.")
         return found
@@ -341,6 +342,7 @@ class Jobs:
                 f"wanted a job that was {', '.join(OVER[:-1])} or {OVER[-1]}, got one that is "
                 f"{found.state}. GET /jobs shows how far it is."
             )
+        _log.info("resumed: queued again", extra={"fields": {"job": job}})
         return found
 
     def end_running(
@@ -374,7 +376,10 @@ class Jobs:
                 self.finish(job, "done", "done")
             elif job.state == "cancelling":
                 self.finish(job, "cancelled", "cancelled")
-            elif not self._goes_on(job, used=not (is_planned or just_begun), anyway=just_begun):
+            elif self._goes_on(job, used=not (is_planned or just_begun), anyway=just_begun):
+                level = logging.INFO if is_planned else logging.WARNING
+                _log.log(level, "queued again: %s", why, extra={"fields": {"job": job.job}})
+            else:
                 self.finish(
                     job,
                     "interrupted",

@@ -72,7 +72,9 @@ def work_one(
     def finish(*end: str) -> None:
         _until_written(lambda: jobs.finish(job, *end), must_stop)
         took_ms = round(1000 * (time.monotonic() - began))
-        _log.info("%s: %s", *end[:2], extra={"fields": {"duration_ms": took_ms}})
+        state, message, *_ = end
+        said = state if message in (state, "") else f"{state}: {message}"
+        _log.info("%s", said, extra={"fields": {"model": job.model, "duration_ms": took_ms}})
 
     with logs.about(job=job.job):
         _log.info("started: %s for %s", job.kind, job.model)

@@ -59,6 +59,7 @@ class Worker:
     ) -> None:
         self._data, self._n_threads, self._main, self._lane = data, n_threads, main, lane
         self._lease_s = lease_s
+        self.n_deaths = 0  # since the service started
         self._jobs, self._results = Jobs(data), Results(data)
         self._stop = threading.Event()
         self._process: Any = None
@@ -145,6 +146,7 @@ class Worker:
             _log.error("%s", why)
             self._kill()
         if not self._process.is_alive():
+            self.n_deaths += 1
             self._bury(why or _cause(self._process.exitcode), killed_for=late)
             self._spawn()
 

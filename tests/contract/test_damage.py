@@ -126,6 +126,24 @@ def serve():
     return served
 
 
+def test_e35_what_is_mended_while_it_runs_is_damaged_no_more(data, serve, caplog):
+    database, records = data / "gap.duckdb", data / "results" / "seals.jsonl"
+    whole = {file: file.read_bytes() for file in (database, records)}
+    database.write_bytes(emptied(whole[database]))
+    with caplog.at_level(logging.ERROR, "gapscope"), serve(data) as client:
+
+        def damaged():
+            return [one.split(" is ")[0] for one in client.get("/ready").json()["damaged"]]
+
+        assert damaged() == ["gap.duckdb"]
+        records.write_bytes(garbage(whole[records]))
+        assert damaged() == ["gap.duckdb", "results/seals.jsonl"] == damaged()
+        assert sum("seals.jsonl is damaged" in line for line in caplog.messages) == 1
+        for file, content in whole.items():
+            file.write_bytes(content)
+        assert damaged() == []
+
+
 def answers(client: TestClient) -> dict[str, int]:
     return {path: client.get(path).status_code for path in PAGES + ROUTES}
 

@@ -159,9 +159,9 @@ TOKEN_WANTED = (
     401,
     "token_wanted",
     {"WWW-Authenticate": "Bearer"},
-    "wanted the token of this service. In a browser: open the address that `gapscope token` prints "
-    "(docker compose exec service gapscope token). Elsewhere: send it as `Authorization: Bearer "
-    "TOKEN`.",
+    "wanted the token of this service, got none, or another one. In a browser: open the address "
+    "that has it, which whoever runs the service gets from `gapscope token` (docker compose exec "
+    "service gapscope token). Elsewhere: send it as `Authorization: Bearer TOKEN`.",
 )
 
 
