@@ -25,10 +25,10 @@ $(VENV)/.dev-installed: $(VENV)/.installed
 	$(PIP) --no-build-isolation -e '.[dev]'
 	@touch $@
 
-# covered to the last branch: opening of image files, who is let in, states of jobs
-COVERED_WHOLE := etl/images.py,service/jobs/*,service/door/token.py,service/door/origin.py
+# covered to the last branch: the loader with the opening of image files, who is let in, states of jobs
+COVERED_WHOLE := etl/*,service/jobs/*,service/door/token.py,service/door/origin.py,service/door/entrance.py
 
-.PHONY: help install up sql test test-full test-science mutants bench bench-full lint docs audit-dependencies sbom
+.PHONY: help install up sql test test-long test-full test-science mutants bench bench-full lint docs audit-dependencies sbom
 install: $(VENV)/.installed  ## make .venv, nothing else
 
 up: install  ## install, load the demo where there is no database, serve until Ctrl-C
@@ -38,9 +38,12 @@ up: install  ## install, load the demo where there is no database, serve until C
 sql: install  ## DuckDB CLI on the database, read-only, with the results attached
 	@exec $(BIN)/gapscope sql
 
-test: $(VENV)/.dev-installed  ## all tests but the slow ones, with branch coverage
-	$(BIN)/python -m pytest -n 2 -m "not slow and not science" --cov --cov-report=term
+test: $(VENV)/.dev-installed  ## all tests but the long ones, with branch coverage
+	$(BIN)/python -m pytest -n 2 -m "not long and not slow and not science" --cov --cov-report=term
 	$(BIN)/python -m coverage report --include='$(COVERED_WHOLE)' --fail-under=100
+
+test-long: $(VENV)/.dev-installed  ## what takes longer and is told at each change all the same
+	$(BIN)/python -m pytest -n 2 -m long
 
 test-full: $(VENV)/.dev-installed  ## all tests but the simulator's
 	$(BIN)/python -m pytest -n 2 -m "not science"

@@ -150,6 +150,10 @@ def _csv(content: bytes, file: Path) -> pa.Table:
             file=file,
             line=1 + content.count(b"\n", 0, error.start),
         ) from error
+    if text.count('"') % 2:  # Arrow would take all rows behind it for one cell
+        raise RaggedRow(
+            "one row a line, quotes closed", "a quote that is never closed", "Repair it.", file=file
+        )
     _check_unique(names, file)  # Arrow would take either column for the name
     try:
         return pacsv.read_csv(

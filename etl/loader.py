@@ -160,8 +160,6 @@ def _is_unchanged(source: Source, part: PartReport | None, options: str) -> bool
         return False
     if (source.name, now.st_mtime_ns) == (part.file, part.mtime_ns):
         return True
-    if part.file.partition("::")[2] != (source.member or ""):
-        return False
     with source.file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest() == part.sha256
 

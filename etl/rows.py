@@ -68,13 +68,12 @@ class _Block:
         if b'"' not in self.text and b"\n\n" not in self.text and b"\n\r\n" not in self.text:
             return self.first_line + row
         reader = csv.reader(io.StringIO(self.letters().decode("utf-8"), newline=""))
-        line = self.first_line
+        starts, line = [], self.first_line
         for cells in reader:
-            if cells and row == 0:
-                return line
-            row -= bool(cells)
+            if cells:
+                starts.append(line)
             line = self.first_line + reader.line_num
-        return line
+        return starts[row]
 
 
 class FeatureFile:

@@ -40,6 +40,7 @@ UNREADABLE = (
     ZeroDivisionError, MemoryError, struct.error, zlib.error,
     Image.DecompressionBombError, Image.DecompressionBombWarning,
 )  # fmt: skip
+_SIDES_MAX = 100
 _INSTEAD = "or send its features: POST /predict."
 _Features = Callable[[Image.Image], np.ndarray]
 
@@ -50,7 +51,8 @@ def decoded(content: bytes) -> Image.Image:
     Raises
     ------
     UnreadableImage
-        Nothing, another format, a damaged file, or more pixels than Pillow's MAX_IMAGE_PIXELS.
+        Nothing, another format, a damaged file, a strip (see `check_sides`), or more pixels than
+        Pillow's MAX_IMAGE_PIXELS.
     """
     if not content:
         raise UnreadableImage(
@@ -63,6 +65,7 @@ def decoded(content: bytes) -> Image.Image:
             image = Image.open(BytesIO(content), formats=FORMATS)
         if math.prod(image.size) > (Image.MAX_IMAGE_PIXELS or math.inf):
             raise ValueError(f"{image.width} × {image.height} pixels")
+        check_sides(image)
         image.load()
     except UNREADABLE as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
@@ -73,6 +76,18 @@ def decoded(content: bytes) -> Image.Image:
             f"pixels, got: {reason}. Send another one."
         ) from error
     return image
+
+
+def check_sides(image: Image.Image) -> None:
+    """Refuse a strip: networks scale the shorter side to theirs, which makes gigabytes of a line.
+
+    Raises
+    ------
+    ValueError
+    """
+    if max(image.size) > _SIDES_MAX * min(image.size):
+        size = f"{image.width} × {image.height} pixels"
+        raise ValueError(f"{size}, one side more than {_SIDES_MAX} times the other")
 
 
 class Backbones:

@@ -267,6 +267,13 @@ class QueueFull(ServiceError):
     retry_after_s = 30
 
 
+class TooManyWait(ServiceError):
+    """So many requests are held until a job ends that no more are."""
+
+    code = "too_many_wait"
+    retry_after_s = 5
+
+
 class KeyReused(ServiceError):
     """Another request was sent under the same Idempotency-Key."""
 
@@ -386,6 +393,7 @@ STATUS: dict[type[Exception], int] = {
     JobDone: 409,
     NotResumable: 409,
     QueueFull: 429,
+    TooManyWait: 503,
     KeyReused: 422,
     DamagedStream: 422,
     BackboneNotHere: 409,

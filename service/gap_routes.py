@@ -17,7 +17,7 @@ from service.gap.mask import MASK_ID, MaskIn, MaskOut, mask_id
 from service.gap.part import Part
 from service.gap.store import parsed
 from service.jobs import OPEN, Job, Jobs
-from service.queueing import accepted, not_ready, queued
+from service.queueing import accepted, not_ready, queued, waiting
 from service.schemas import GapOut, JobOut, ModelName, PartOut
 
 router = APIRouter()
@@ -202,8 +202,8 @@ def explained(
 
     Raises
     ------
-    NotFound, NotATest, NotReady
-        The job that was waited for did not end well.
+    NotFound, NotATest, TooManyWait, NotReady
+        The last: the job that was waited for did not end well.
     """
     analysis: Analysis = request.app.state.analysis
     jobs: Jobs = request.app.state.jobs
@@ -215,18 +215,19 @@ def explained(
         question.compute(only=part)
         return _stored(question, part)
     job = _job_of(request, question)
-    while wait:
-        found = question.stored(part)
-        if found is not None:
-            return found
-        job = jobs.get(job.job)
-        if job.state not in OPEN:
-            found = Question(analysis, model, reference, target).stored(part)
+    if not wait:
+        return job
+    with waiting(request):
+        while job.state in OPEN:
+            found = question.stored(part)
             if found is not None:
                 return found
-            raise not_ready(f"{part} of {model!r}", job)
-        time.sleep(_POLL_S)
-    return job
+            time.sleep(_POLL_S)
+            job = jobs.get(job.job)
+    found = Question(analysis, model, reference, target).stored(part)
+    if found is None:
+        raise not_ready(f"{part} of {model!r}", job)
+    return found
 
 
 def with_parts(request: Request, answer: GapOut, *, wait: bool) -> ExplainedGapOut:

@@ -19,7 +19,7 @@ from service.hypotheses.schemas import (
 )
 from service.hypotheses.testing import Hypotheses
 from service.jobs import HYPOTHESIS, OPEN, SUGGEST
-from service.queueing import IdempotencyKey, accepted, job_out, not_ready, queued
+from service.queueing import IdempotencyKey, accepted, job_out, not_ready, queued, waiting
 from service.schemas import JobOut
 
 router = APIRouter()
@@ -89,11 +89,12 @@ def suggest(
     if request.app.state.explainer is None:  # nobody else would do it
         return hypotheses.suggest(body)
     job = queued(request, {"explain": body.model_dump(), SUGGEST: True}, body.model)
-    while wait and job.state in OPEN:
-        time.sleep(_POLL_S)
-        job = request.app.state.jobs.get(job.job)
     if not wait:
         return accepted(job)
+    with waiting(request):
+        while job.state in OPEN:
+            time.sleep(_POLL_S)
+            job = request.app.state.jobs.get(job.job)
     found = hypotheses.suggested(body)
     if found is None:
         raise not_ready(f"hypotheses about {body.model!r}", job)

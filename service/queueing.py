@@ -1,11 +1,15 @@
 """Jobs as answers: what several routes say of them, and how a request finds its own."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import BoundedSemaphore
 from typing import Annotated, Any
 
 from fastapi import Header, Request
 from fastapi.responses import JSONResponse
 
-from service.errors import NotReady
+from service.door.limits import AT_ONCE
+from service.errors import NotReady, TooManyWait
 from service.jobs import Job, Jobs
 from service.schemas import JobOut
 
@@ -17,6 +21,12 @@ IdempotencyKey = Annotated[
         "the request is answered with the job that it made, and queues no second one.",
     ),
 ]
+
+# of the door's places, half: those that wait for a job leave room for those that do not
+_WAITING = {
+    "GET": BoundedSemaphore(AT_ONCE["read"] // 2),
+    "POST": BoundedSemaphore(AT_ONCE["work"] // 2),
+}
 
 
 def job_out(job: Job) -> JobOut:
@@ -44,6 +54,26 @@ def queued(request: Request, asked: dict[str, Any], model: str, key: str | None 
             or jobs.find_open(asked)
             or jobs.submit(asked, model, key=key, asked=asked)
         )
+
+
+@contextmanager
+def waiting(request: Request) -> Iterator[None]:
+    """Hold one of the places for requests that wait until a job ends.
+
+    Raises
+    ------
+    TooManyWait
+    """
+    places = _WAITING[request.method]
+    if not places.acquire(blocking=False):
+        raise TooManyWait(
+            "wanted a place to wait for a job, got none: all are taken. Ask without `wait`, and "
+            "again when the job is done, or in five seconds."
+        )
+    try:
+        yield
+    finally:
+        places.release()
 
 
 def not_ready(what: str, job: Job) -> NotReady:

@@ -9,15 +9,20 @@ os.environ.setdefault("GAP_HOSTS", "testserver")
 
 import io
 import random
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
 
 import hypothesis
+import pyarrow as pa
 import pytest
 from fastapi.testclient import TestClient
 from filelock import FileLock
 
+import etl.part
 from etl import load
 from service import cli
 from service.analysis import Analysis
@@ -35,6 +40,34 @@ hypothesis.settings.load_profile("gapscope")
 def pytest_report_header() -> str:
     """Say how to repeat what is random."""
     return f"GAPSCOPE_SEED={os.environ['GAPSCOPE_SEED']}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def rows_are_traced() -> Iterator[None]:
+    """Show coverage what reads the rows of a load: Arrow pulls them in threads of its own.
+
+    A thread that Python did not start has no trace function, and loses one that it was given with
+    each return to Arrow.
+    """
+    trace = threading.gettrace()
+
+    def traced(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        while True:
+            sys.settrace(trace)
+            batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
+
+    def from_batches(schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> pa.RecordBatchReader:
+        return pa.RecordBatchReader.from_batches(schema, traced(batches))
+
+    with pytest.MonkeyPatch.context() as patch:
+        if trace is not None:
+            reader = SimpleNamespace(from_batches=from_batches)
+            seen = SimpleNamespace(**{**vars(pa), "RecordBatchReader": reader})
+            patch.setattr(etl.part, "pa", seen)
+        yield
 
 
 @pytest.fixture(scope="session")

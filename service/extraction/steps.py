@@ -25,7 +25,7 @@ from etl.errors import SourceName
 from etl.sources import CLASSES_SUFFIX, check_split, parse_name
 from models.backbones import Backbone, Transform
 from models.errors import NotFiniteInput
-from service.backbones import UNREADABLE, Backbones
+from service.backbones import UNREADABLE, Backbones, check_sides
 from service.database import Database
 from service.errors import BadImages, ExtractionChanged, UnreadableImage
 from service.extraction.feature_file import write_features
@@ -332,6 +332,7 @@ class _Images(Dataset[tuple[int, torch.Tensor | str]]):
     def __getitem__(self, index: int) -> tuple[int, torch.Tensor | str]:
         try:
             with Image.open(f"{self.folder}/{self.files[index]}", formats=_FORMATS) as opened:
+                check_sides(opened)
                 image = opened.convert("RGB")
         except UNREADABLE as error:
             return index, f"{type(error).__name__}: {error}".replace(f"{self.folder}/", "")

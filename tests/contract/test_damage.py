@@ -108,7 +108,7 @@ FILES = {
 }
 # what SQLite and an empty record begin with is no damage; vectors are not read at start
 NOT_SEEN = {("jobs.sqlite", emptied), ("results/looks.jsonl", emptied), ("gap.duckdb", garbage)}
-ONE_IS_QUICK = [garbage, *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS[1:])]
+ONE_IS_QUICK = [garbage, *(pytest.param(kind, marks=pytest.mark.long) for kind in KINDS[1:])]
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def cases():
     """Every file with every kind of damage; the quick tests try one kind each, in turn."""
     for i, name in enumerate(FILES):
         for j, kind in enumerate(KINDS):
-            marks = [] if j == i % len(KINDS) else [pytest.mark.slow]
+            marks = [] if j == i % len(KINDS) else [pytest.mark.long]
             yield pytest.param(name, kind, marks=marks, id=f"{name}-{kind.__name__}")
 
 

@@ -110,3 +110,18 @@ def test_memory_is_the_containers_where_it_has_a_limit(limit, is_less, tmp_path,
         file.write_text(limit, encoding="ascii")
     monkeypatch.setattr(memory, "_LIMIT", file)
     assert (memory.memory_bytes() == 1_000_000) == is_less
+
+
+@pytest.mark.parametrize("has_calls", [True, False])
+def test_a_c_library_without_glibcs_calls_is_left_alone(has_calls, monkeypatch):
+    asked = []
+
+    class Library:
+        def __init__(self, _name):
+            if has_calls:
+                self.malloc_trim = self.mallopt = lambda *given: asked.append(given)
+
+    monkeypatch.setattr(memory.ctypes, "CDLL", Library)
+    memory.give_back_memory()
+    memory.share_arenas()
+    assert asked == ([(0,), (-8, 2)] if has_calls else [])

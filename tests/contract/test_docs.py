@@ -87,7 +87,17 @@ def test_every_make_target_that_is_named_exists():
     targets = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
     named = set(re.findall(r"`make ([a-z-]+)`", README)) | {"up", "test", "sql"}
     assert named <= targets
-    for target in ("up", "test", "test-full", "sql", "bench", "lint", "docs", "install"):
+    for target in (
+        "up",
+        "test",
+        "test-long",
+        "test-full",
+        "sql",
+        "bench",
+        "lint",
+        "docs",
+        "install",
+    ):
         assert target in targets
 
 

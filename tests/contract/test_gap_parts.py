@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from threading import BoundedSemaphore
 from typing import get_args
 
 import pytest
@@ -11,7 +12,7 @@ from fastapi.testclient import TestClient
 from pydantic import BaseModel
 
 from etl import load
-from service import charts
+from service import charts, queueing
 from service.analysis import Analysis
 from service.app import create_app
 from service.database import Database
@@ -87,7 +88,7 @@ def test_the_ledger_sums_to_the_gap(client):
     assert found["terms"][-1]["name"] == "rest"
 
 
-def test_an_answer_that_is_not_ready_is_202_with_its_job(toy_data, tmp_path):
+def test_an_answer_that_is_not_ready_is_202_with_its_job(toy_data, tmp_path, monkeypatch):
     data = tmp_path / "data"
     shutil.copytree(toy_data, data, ignore=shutil.ignore_patterns("gap"))
     with TestClient(create_app(Settings(data=data))) as client:
@@ -98,6 +99,12 @@ def test_an_answer_that_is_not_ready_is_202_with_its_job(toy_data, tmp_path):
         again = client.get("/gap/logistic/ledger")
         assert again.status_code == 202
         assert again.json()["job"] == job
+        with monkeypatch.context() as patch:
+            patch.setitem(queueing._WAITING, "GET", BoundedSemaphore(0))
+            refused = client.get("/gap/logistic/ledger?wait=true")
+            assert (refused.status_code, refused.json()["code"]) == (503, "too_many_wait")
+            assert refused.headers["Retry-After"] == "5"
+            assert client.get("/models").status_code == 200
         held = client.get("/gap/logistic/ledger?wait=true")
         assert held.status_code == 200
         assert json.loads(held.content)["terms"]

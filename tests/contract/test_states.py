@@ -355,6 +355,7 @@ class World(RuleBasedStateMachine):
             assert Register(self.data, name).broken() is None
 
 
+@pytest.mark.long
 def test_whatever_is_done_in_whatever_order_the_service_keeps_its_word(
     files, tmp_path, record_property
 ):

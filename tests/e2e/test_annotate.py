@@ -8,6 +8,8 @@ import sys
 import duckdb
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
@@ -100,6 +102,11 @@ def test_a_file_is_attached_replaced_listed_and_removed(data, tmp_path, capsys, 
     assert main(["annotations"]) == 0
     assert "nothing attached yet" in capsys.readouterr().out
     assert content(data) == before
+
+    assert main(["annotate", "--remove", "human"]) == 2
+    assert "refused (not_attached): wanted attached annotations (none)" in capsys.readouterr().err
+    pq.write_table(pa.table({"x": [1]}), data / "annotations" / "stray.parquet")
+    assert cards(data) == []  # another program's file is none of ours
 
 
 def test_the_split_can_be_said(data, tmp_path, world):
@@ -257,10 +264,27 @@ def test_measuring_goes_on_where_it_was_stopped(data, images, monkeypatch):
 def test_an_image_that_ends_its_process_is_named_and_the_rest_measured(data, images, monkeypatch):
     monkeypatch.setattr(measuring, "_READER", (sys.executable, "-m", "tests.e2e.dying"))
     monkeypatch.setattr(measuring, "_IMAGES_A_TASK", 4)
+    monkeypatch.setattr(measuring, "_IMAGES_A_PART", 17)  # nothing is left for the end
     assert main(["link-images", str(images)]) == 0
     measured = annotate_with_image_statistics(data, 2)
     assert (measured.n_measured, measured.n_unreadable) == (34, 1)
     assert measured.unreadable == (f"{images.resolve()}/{DEADLY}: reading it ended the process",)
+
+
+def test_a_reader_that_was_killed_is_started_anew_until_it_is_stopped(images):
+    image = measuring._Linked("val", "", str(images.resolve()), "val/1/1.png")
+    reader = measuring._Reader()
+    reader._process = subprocess.Popen(
+        [sys.executable, "-c", ""], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    reader._process.wait()
+    assert reader.measure([image]) == [measure_file(image.root, image.file)]
+    reader.stop()
+    reader.close()
+    reader.stop()
+    reader.close()
+    assert reader.measure([image]) == ["reading it ended the process"]
+    assert reader._process is None
 
 
 def test_statistics_want_linked_images(data, capsys):

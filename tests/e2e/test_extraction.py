@@ -221,10 +221,13 @@ def test_only_corrupt_images_are_refused(run, tmp_path):
     (tmp_path / "i" / "0").mkdir(parents=True)
     for i in range(12):
         (tmp_path / "i" / "0" / f"{i}.png").write_bytes(b"x")
+    Image.new("1", (1, 100_000)).save(tmp_path / "i" / "0" / "0.png")  # gigabytes once it is scaled
     assert "none that can be decoded" in run(
         "--images", tmp_path / "i", "--skip-unreadable", status=2
     )
-    assert "unreadable_image" in run("--images", tmp_path / "i", status=2)  # parts from before
+    said = run("--images", tmp_path / "i", status=2)  # parts from before
+    assert "unreadable_image" in said
+    assert "1 × 100000 pixels, one side more than 100 times the other" in said
 
 
 @pytest.mark.parametrize(

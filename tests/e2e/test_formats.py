@@ -1,10 +1,13 @@
 """One world in every format that a feature file may have: the same database comes out."""
 
+import errno
 import gzip
+import hashlib
 import io
 import sys
 import tarfile
 import zipfile
+from pathlib import Path
 
 import duckdb
 import numpy as np
@@ -14,9 +17,12 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import save_file
 
+import etl.loader
 import etl.streams
+import etl.tables
 from etl import LoadRefused, load
 from etl.database import attach
+from etl.sources import find_sources
 from tests.world import write_csv
 
 if sys.version_info >= (3, 14):
@@ -122,7 +128,9 @@ def test_every_format_gives_the_same_rows(tmp_path, world, wanted, write):
     report = load(tmp_path / "data", [tmp_path])
     assert rows_of(tmp_path / "data") == wanted
     assert [part.n_rows_read for part in report.loaded] == [48, 15, 20]
-    assert all(len(part.sha256) == 64 for part in report.loaded)
+    for part in report.loaded:
+        packed = Path(part.file.partition("::")[0]).read_bytes()
+        assert part.sha256 == hashlib.sha256(packed).hexdigest()
     assert len(load(tmp_path / "data", [tmp_path]).kept) == 3
 
 
@@ -218,6 +226,38 @@ def test_a_bomb_is_stopped(tmp_path, monkeypatch, suffix):
     assert "200" in str(refused.value)
 
 
+@pytest.mark.parametrize("write", [zipped, tarred])
+@pytest.mark.parametrize("content", ["another archive", "cut"])
+def test_e24_an_archive_that_was_exchanged_since_it_was_listed_is_refused(
+    tmp_path, world, monkeypatch, write, content
+):
+    write(tmp_path, "val_toy", world["val", "toy"])
+    (file,) = tmp_path.iterdir()
+    found = find_sources([file])
+    if content == "cut":
+        file.write_bytes(cut(file.read_bytes()))
+    else:
+        write(tmp_path, "v2_toy", world["v2", "toy"])
+        file.with_name(f"v2_toy{''.join(file.suffixes)}").rename(file)
+    monkeypatch.setattr(etl.loader, "find_sources", lambda *_: found)
+    with pytest.raises(LoadRefused) as refused:
+        load(tmp_path / "data", [file])
+    assert refused.value.code == "damaged_archive"
+    assert not (tmp_path / "data" / "gap.duckdb").exists()
+
+
+def test_e36_a_disk_that_fails_under_a_file_of_arrays_is_refused(tmp_path, world, monkeypatch):
+    npz(tmp_path, "val_toy", world["val", "toy"])
+
+    def faulty(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(etl.tables._NpyStream, "_read", faulty)
+    with pytest.raises(LoadRefused, match="Input/output error") as refused:
+        load(tmp_path / "data", [tmp_path])
+    assert refused.value.code == "disk_fault"
+
+
 def with_link(archive):
     entry = zipfile.ZipInfo("val_toy.csv")
     entry.external_attr = 0o120777 << 16
@@ -276,6 +316,8 @@ def changed(name, change):
         (changed("parquet", lambda t: t.assign(path=t.path.where(t.index != 3))), "bad_path"),
         (changed("parquet", lambda t: t.assign(path=t.path.str.replace("/", "\x1b"))), "bad_path"),
         (changed("parquet", lambda t: t.assign(path=range(len(t)))), "bad_path"),
+        (changed("parquet", lambda t: t.assign(path=t.path.astype("category"))), "bad_path"),
+        (changed("parquet", lambda t: t.assign(lists=[[0.5]] * len(t))), "header_mismatch"),
         (changed("parquet", lambda t: t.assign(**{"1": t["1"].where(t.index != 3)})), "bad_number"),
         (changed("parquet", lambda t: t.assign(**{"1": 1e39})), "not_finite"),
         (changed("parquet", lambda t: t.assign(**{"1": "x"})), "bad_number"),
@@ -298,10 +340,17 @@ def test_a_faulty_table_is_refused(tmp_path, world, write, code):
         assert refused.value.column == "1"
 
 
-def test_a_label_table_of_another_length_is_refused(tmp_path, world):
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (lambda text: text[: text.rindex("\n", 0, -1) + 1], "row_count_mismatch"),
+        (lambda text: text.replace("label", "class", 1), "header_mismatch"),
+    ],
+)
+def test_a_label_table_that_does_not_fit_is_refused(tmp_path, world, change, code):
     npy(tmp_path, "val_toy", world["val", "toy"])
     table = tmp_path / "val_toy.labels.csv"
-    table.write_text("".join(table.read_text().splitlines(keepends=True)[:-1]))
+    table.write_text(change(table.read_text()))
     with pytest.raises(LoadRefused) as refused:
         load(tmp_path / "data", [tmp_path])
-    assert refused.value.code == "row_count_mismatch"
+    assert refused.value.code == code

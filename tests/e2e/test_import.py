@@ -280,6 +280,12 @@ def test_columns_are_models(place, capsys):
     for more, code in ((["--images", images], "row_count_mismatch"), ([], "header_mismatch")):
         assert run("--columns", *files, *more, "--replace") == 2
         assert f"refused ({code})" in capsys.readouterr().err
+    twofold = f"v2={written(place / 'a.csv', v2)}"
+    assert run("--columns", files[0], twofold, "--images", images, "--replace") == 2
+    assert "wanted path in images.parquet alone" in capsys.readouterr().err
+    nobody = f"val={written(place / 'nobody.csv', val[['path', 'label']])}"
+    assert run("--columns", nobody, "--replace") == 2
+    assert "wanted a column for each model" in capsys.readouterr().err
     assert run("--columns", files[0], "--images", images, "--replace") == 2
     assert "refused (unused_option)" in capsys.readouterr().err
     assert run("--columns", files[0], files[0], "--replace") == 2
@@ -373,6 +379,13 @@ def test_repeated_rows_are_counted_and_ambiguous_ones_left_out(place, world, toy
     assert Results(data).predictions("far", "val", look=LOOK)["path"].to_pylist() == ["a/x/two.png"]
     assert run("--model", "n", f"val={written(place / 'b.csv', table[:1])}") == 2
     assert "refused (nothing_matched)" in capsys.readouterr().err
+
+
+def test_a_column_of_the_split_may_repeat_it(place):
+    table = predictions().assign(split="val")
+    table.loc[3, "split"] = ""
+    imported(place, val=table)
+    assert Results(place / "data").card("far")["imported"]["splits"]["val"]["n_new"] == len(table)
 
 
 def test_a_name_that_no_folder_can_have_is_refused(place, capsys):

@@ -58,6 +58,7 @@ def is_gone(pid):
         return True
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("one_thread")
 def test_what_is_killed_goes_on_by_itself_and_makes_the_same_head(data, record_property):
     with serving(data) as (client, service):

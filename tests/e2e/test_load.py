@@ -5,17 +5,21 @@ import hashlib
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import duckdb
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 import etl.moments
 import etl.part
-from etl import LoadRefused, command, load
+import etl.rows
+from etl import LoadRefused, adding, command, load, loader
 from etl import database as etl_database
 from etl.__main__ import main
+from etl.adding import NamedImages, add_images
 from etl.database import DATABASE, exclusive
 from service.cli import main as gapscope
 from service.database import Database
@@ -372,20 +376,93 @@ def test_what_a_killed_load_left_behind_is_swept(data, toy_csv):
 
 
 @pytest.mark.parametrize(
-    "error", [OSError(errno.ENOSPC, "full"), duckdb.IOException("No space left on device")]
+    ("where", "error"),
+    [
+        ((etl_database, "_publish"), OSError(errno.ENOSPC, "full")),
+        ((etl_database, "_publish"), duckdb.IOException("No space left on device")),
+        ((etl.part, "give_back_memory"), OSError(errno.ENOSPC, "No space left on device")),
+    ],
 )
-def test_a_full_disk_is_said_so_and_leaves_the_old_database(data, toy_csv, monkeypatch, error):
+def test_e29_a_full_disk_is_said_so_and_leaves_the_old_database(
+    data, toy_csv, monkeypatch, where, error
+):
+    """At the end, or while DuckDB takes the rows: it passes on the words alone."""
     before = content(data)
 
     def full(*_):
         raise error
 
-    monkeypatch.setattr(etl_database, "_publish", full)
+    monkeypatch.setattr(*where, full)
     with pytest.raises(LoadRefused) as refused:
         load(data, [toy_csv], replace=True)
     assert refused.value.code == "disk_full"
     assert content(data) == before
     assert not list(data.glob(".staging*"))
+
+
+def test_e29_a_disk_with_far_too_little_room_is_refused_before_anything_is_read(
+    data, toy_csv, monkeypatch
+):
+    before = content(data)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _place: SimpleNamespace(free=100))
+    with pytest.raises(LoadRefused, match="100 bytes of free space") as refused:
+        load(data, [toy_csv], replace=True)
+    assert refused.value.code == "disk_full"
+    assert content(data) == before
+
+
+@pytest.mark.parametrize("error", [duckdb.BinderException("no such column"), duckdb.Error("")])
+def test_what_is_no_fault_of_the_disk_is_not_called_one(data, toy_csv, monkeypatch, error):
+    before = content(data)
+
+    def fault(*_):
+        raise error
+
+    monkeypatch.setattr(etl_database, "_publish", fault)
+    with pytest.raises(type(error)):
+        load(data, [toy_csv], replace=True)
+    assert content(data) == before
+    assert not list(data.glob(".staging*"))
+
+
+@pytest.mark.parametrize("lost", ["vector", "image that predictions named"])
+def test_a_database_that_lacks_what_its_report_counts_is_never_published(
+    data, toy_csv, tmp_path, monkeypatch, lost
+):
+    before = content(data)
+    if lost == "vector":
+        module, write, statement = loader, "load_part", "delete from feature.toy where rowid = 3"
+    else:
+        module, write, statement = adding, "_write", "delete from added_image where rowid = 1"
+    plain = getattr(module, write)
+
+    def lossy(con, *given):
+        report = plain(con, *given)
+        con.execute(statement)
+        return report
+
+    monkeypatch.setattr(module, write, lossy)
+    act = {
+        "vector": lambda: load(data, [toy_csv / "val_toy.csv"], replace=True),
+        "image that predictions named": lambda: add_images(data, {"v3": named_images(tmp_path, 2)}),
+    }[lost]
+    with pytest.raises(LoadRefused, match="a fault of Gapscope: the old database stays"):
+        act()
+    assert content(data) == before
+
+
+def named_images(folder, n):
+    (folder / "predictions.csv").touch()
+    paths = pa.array([f"new/{i}" for i in range(n)])
+    return NamedImages(folder / "predictions.csv", paths, np.zeros(n, np.int64))
+
+
+def test_of_the_splits_that_predictions_name_those_with_new_images_grow(data, tmp_path):
+    add_images(data, {"v3": named_images(tmp_path, 2)})
+    placed = add_images(data, {"v3": named_images(tmp_path, 2), "v4": named_images(tmp_path, 1)})
+    assert {s: (p.n_matched, p.n_new) for s, p in placed.items()} == {"v3": (2, 0), "v4": (0, 1)}
+    counts = "select split, n_images from load_report where backbone is null order by all"
+    assert [tuple(row.values()) for row in Database(data).rows(counts)] == [("v3", 2), ("v4", 1)]
 
 
 def test_any_other_fault_of_the_disk_is_refused_too(data, toy_csv, monkeypatch):
@@ -412,6 +489,7 @@ def test_a_database_of_another_version_is_refused(tmp_path, toy_csv):
 
 def test_a_train_split_alone_has_no_gap(tmp_path, toy_csv, capsys, monkeypatch):
     monkeypatch.setenv("GAP_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr(etl.rows, "BLOCK_BYTES", 256)  # progress is told more than once
     assert main([str(toy_csv / "train_toy.csv")]) == 0
     said = capsys.readouterr().out
     assert "gap of toy: needs two test splits" in said

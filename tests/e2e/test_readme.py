@@ -33,6 +33,7 @@ def answers_in(text):
     return answers
 
 
+@pytest.mark.long
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl on this machine")
 def test_train_evaluate_gap_by_curl_as_the_readme_prints_them(tmp_path, demo_as_loaded):
     data = shutil.copytree(demo_as_loaded, tmp_path / "data")

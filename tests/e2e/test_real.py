@@ -14,6 +14,7 @@ from tests.world import SHARED
 CIFAR = SHARED / "cifar10_lite0"
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not CIFAR.is_dir(), reason="the shared data folder is absent")
 def test_cifar10_by_hand(tmp_path):
     """A logistic head reaches .74 on test1, and /gap agrees with statsmodels to 1e-6."""

@@ -73,7 +73,7 @@ def test_what_is_wrong_is_said_before_anything_is_computed(tmp_path, monkeypatch
         assert said in capsys.readouterr().err
 
 
-@pytest.mark.slow  # CI runs it by name
+@pytest.mark.long
 @pytest.mark.skipif(not CIFAR.is_dir(), reason="the shared data folder is absent")
 def test_cifar10_names_what_people_know_of_the_images(tmp_path):
     folder, data = tmp_path / "features", tmp_path / "data"

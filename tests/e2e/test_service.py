@@ -47,6 +47,7 @@ def duckdb_cli(data, query, *, inside):
     )
 
 
+@pytest.mark.long
 def test_train_evaluate_gap_with_sql_beside(tmp_path, big_csv):
     data = tmp_path / "data"
     load(data, [big_csv])

@@ -18,7 +18,7 @@ from tests.e2e.hostile import MODEL, NAMES, REPORT, SEEN, make_hostile
 from tests.e2e.server import serving
 from tests.faults.strings import STRINGS
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 VIEW = f"/view/{MODEL}"
 # nothing that a page may hold: its own scripts come from /static, and it has no handlers

@@ -172,6 +172,7 @@ def report(outcomes, record_property):
     record_property("fault", ["trainings", "disturbed: a whole model or none", outcomes.total()])
 
 
+@pytest.mark.long
 def test_five_disturbed_trainings(features, tmp_path, one_thread, record_property):
     outcomes = disturb(features, tmp_path / "data", 5, seed=0)
     report(outcomes, record_property)

@@ -38,7 +38,7 @@ def is_clean(tab, site) -> bool:
     [
         (WIDE, "light"),
         (NARROW, "light"),
-        pytest.param(WIDE, "dark", marks=pytest.mark.slow),  # CI runs it by name
+        pytest.param(WIDE, "dark", marks=pytest.mark.long),
     ],
 )
 def test_every_page_is_drawn_fits_and_can_be_read_by_all(site, open_tab, width, scheme):

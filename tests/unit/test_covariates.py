@@ -50,6 +50,7 @@ def test_parquet_says_its_types_itself(tmp_path):
             "digits": ["0 758", "7", None],
             "kind": pd.Categorical(["u", "v", "u"]),
             "flag": [True, False, True],
+            "nothing": [None, None, None],
         }
     )
     table.to_parquet(tmp_path / "a.parquet")
@@ -60,6 +61,7 @@ def test_parquet_says_its_types_itself(tmp_path):
         "digits": ["0 758", "7", None],
         "kind": ["u", "v", "u"],
         "flag": [1.0, 0.0, 1.0],
+        "nothing": [None, None, None],
     }
     assert found.n_not_finite == 2
     assert found.splits.null_count == 3
@@ -70,6 +72,8 @@ def test_parquet_says_its_types_itself(tmp_path):
     [
         ("", "empty_file", None),
         ("path,x\n", "empty_file", None),
+        ("path,x", "empty_file", None),
+        ('path,x\na,"1\nb,2\nc,3\n', "ragged_row", None),
         ("x,y\n1,2\n", "header_mismatch", 1),
         ("filename,y\n1,2\n", "header_mismatch", 1),
         ("path;x\na;1\n", "header_mismatch", 1),
@@ -108,10 +112,17 @@ def test_what_is_no_table_is_refused(tmp_path):
     assert refused.value.code == "not_csv"
 
 
-@pytest.mark.parametrize("values", [[[1], [2]], pd.to_datetime(["2026-01-01", "2026-01-02"])])
-def test_lists_and_times_are_refused(tmp_path, values):
-    table = pd.DataFrame({"path": ["a", "b"], "x": values})
+@pytest.mark.parametrize(
+    ("changed", "column"),
+    [
+        ({"x": [[1], [2]]}, "x"),
+        ({"x": pd.to_datetime(["2026-01-01", "2026-01-02"])}, "x"),
+        ({"path": [["a"], ["b"]]}, None),
+    ],
+)
+def test_lists_and_times_are_refused(tmp_path, changed, column):
+    table = pd.DataFrame({"path": ["a", "b"], "x": [1, 2], **changed})
     table.to_parquet(tmp_path / "a.parquet")
     with pytest.raises(LoadRefused) as refused:
         read_covariates(tmp_path / "a.parquet")
-    assert (refused.value.code, refused.value.column) == ("covariate_kind", "x")
+    assert (refused.value.code, refused.value.column) == ("covariate_kind", column)

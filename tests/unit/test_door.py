@@ -1,5 +1,6 @@
 """The checks at the door one by one, with the exact answers; tests/contract has them together."""
 
+import asyncio
 import os
 import secrets
 import stat
@@ -9,6 +10,8 @@ import pytest
 from pydantic import SecretStr
 from starlette.datastructures import Headers
 
+from service.door.entrance import Door
+from service.door.limits import Gates
 from service.door.origin import check_host, check_origin, check_type, hosts_of
 from service.door.refusals import Refusal
 from service.door.token import FREE, Access, address, token_of
@@ -328,6 +331,29 @@ def test_who_can_be_reached_wants_a_token(host, wants):
 )  # fmt: skip
 def test_the_address_opens_in_a_browser_of_this_machine(host, token, shown):
     assert address(Settings(host=host, port=8), token) == shown
+
+
+def test_an_answer_that_breaks_off_halfway_is_not_followed_by_another(caplog):
+    """The server cuts the connection, so that nobody takes the half for the whole."""
+    sent, counted = [], []
+
+    async def half(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise ZeroDivisionError("halfway")
+
+    async def send(message):
+        sent.append(message["type"])
+
+    def observe(*told):
+        counted.append(told)
+
+    door = Door(half, settings=Settings(), token=None, gates=Gates(), observe=observe)
+    scope, _ = asked(("host", "127.0.0.1"))
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(door(scope, None, send))
+    assert sent == ["http.response.start"]
+    assert [told[:3] for told in counted] == [("GET", "none", 200)]
+    assert "a fault of Gapscope" in caplog.text
 
 
 def test_a_token_file_that_cannot_be_made_or_is_a_pipe_is_said_to_be_so(tmp_path, monkeypatch):

@@ -1,11 +1,14 @@
 """Statistics of an image against their definitions, and files that are no images."""
 
+import io
+import json
 import warnings
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from etl import image_statistics
 from etl.image_statistics import SIDE_PX, STATISTICS, measure_file, statistics_of
 
 
@@ -95,6 +98,17 @@ def test_a_damaged_file_is_measured_or_named_never_a_crash(tmp_path, kind):
             warnings.simplefilter("error")
             found = measure_file(str(tmp_path), "a.img")
         assert isinstance(found, dict) or found
+
+
+def test_each_line_that_asks_is_answered_with_a_line(tmp_path, monkeypatch, capsys):
+    Image.new("L", (20, 10)).save(tmp_path / "a.png")
+    asked = [[(str(tmp_path), "a.png"), (str(tmp_path), "b.png")], []]
+    lines = "".join(json.dumps(images) + "\n" for images in asked)
+    monkeypatch.setattr("sys.stdin", io.StringIO(lines))
+    image_statistics.main()
+    (found, gone), nothing = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (found["width_px"], nothing) == (20, [])
+    assert "No such file" in gone
 
 
 def test_other_files_under_an_images_name_are_named(tmp_path):

@@ -73,6 +73,31 @@ def test_nothing_else_is_opened(root, file):
         open_image(str(root), file)
 
 
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("val/../up.png", r"^not a place below the root: 'val/\.\./up\.png'$"),
+        ("pipe.png", r"^not a regular file: 'pipe\.png'$"),
+        (
+            "out.png",
+            r"^not a regular file: 'out\.png'$",
+        ),
+        ("outer/s.png", r"outer"),
+    ],
+)
+def test_what_is_not_opened_is_named(root, file, said):
+    with pytest.raises(OSError, match=said):
+        open_image(str(root), file)
+
+
+def test_a_file_swapped_for_a_link_before_its_opening_is_not_followed(root, monkeypatch):
+    regular = (root / "val" / "0" / "a.JPEG").stat()
+    monkeypatch.setattr(os, "stat", lambda *_args, **_how: regular)
+    with pytest.raises(OSError) as refused:
+        open_image(str(root), "out.png")
+    assert refused.value.errno == errno.ELOOP
+
+
 def test_a_folder_swapped_for_a_link_after_the_walk_is_not_followed(root, tmp_path):
     (root / "val" / "0" / "a.JPEG").unlink()
     (root / "val" / "0").rmdir()
@@ -123,7 +148,7 @@ def test_a_file_swapped_for_a_pipe_before_its_opening_is_closed_again(root, monk
 
     monkeypatch.setattr(os, "stat", swap)
     monkeypatch.setattr(os, "fdopen", lambda *given: opened.append(fdopen(*given)) or opened[-1])
-    with pytest.raises(PermissionError, match="not a regular file"):
+    with pytest.raises(PermissionError, match=r"not a regular file: 'val/0/a\.JPEG'"):
         open_image(str(root), "val/0/a.JPEG")
     assert [stream.closed for stream in opened] == [True]
 

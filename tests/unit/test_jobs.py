@@ -33,7 +33,7 @@ def test_a_job_goes_from_queued_to_done(jobs):
     def run(request, progress):
         progress(0.5, "half way")
         seen.append((request, jobs.get(job.job).state))
-        progress(1.0, "nearly")
+        progress(0.9, "nearly")
 
     job = jobs.submit({"head": "lda"}, "m")
     assert (job.state, jobs.open_models()) == ("queued", {"m"})
@@ -108,24 +108,28 @@ def test_a_running_job_stops_at_its_next_step(jobs):
     job = jobs.submit({}, "m")
 
     def run(_request, progress):
-        assert jobs.cancel(job.job).state == "cancelling"
+        found = jobs.cancel(job.job)
+        assert (found.state, found.message, found.finished_at) == (
+            "cancelling", "stops within two seconds", None,
+        )  # fmt: skip
         progress(1.0, "next step")
         pytest.fail("went on")
 
     work_one(jobs, run, ())
-    assert jobs.get(job.job).state == "cancelled"
+    found = jobs.get(job.job)
+    assert (found.state, found.finished_at is None) == ("cancelled", False)
 
 
 def test_what_is_over_cannot_be_cancelled(jobs):
     job = jobs.submit({}, "m")
     work_one(jobs, lambda _r, _p: None, ())
-    with pytest.raises(JobDone):
+    with pytest.raises(JobDone, match=r"^wanted a job that is not over, got one that is done\.$"):
         jobs.cancel(job.job)
     with pytest.raises(NotFound):
         jobs.cancel("none")
 
 
-def test_jobs_of_a_dead_worker_are_interrupted(jobs):
+def test_jobs_of_a_dead_worker_are_interrupted(jobs, caplog):
     running, cancelling, queued = (jobs.submit({}, name, resumes=0) for name in "abc")
     jobs.claim()
     jobs.claim()
@@ -137,6 +141,9 @@ def test_jobs_of_a_dead_worker_are_interrupted(jobs):
     assert "same request" in jobs.get(running.job).error
     assert f"POST /jobs/{running.job}/resume" in jobs.get(running.job).error
     assert jobs.get(running.job).error.startswith("The worker was ended by SIGKILL. ")
+    (told,) = caplog.records
+    assert told.getMessage() == "interrupted: The worker was ended by SIGKILL."
+    assert told.fields == {"job": running.job}
     before = jobs.all()
     jobs.end_running()
     assert jobs.all() == before
@@ -159,12 +166,13 @@ def test_a_job_goes_on_by_itself_twice_then_says_how_it_goes_on(jobs, lane):
     assert jobs.get(job.job).state == "interrupted"  # resuming by hand gives no more of them
 
 
-def test_a_planned_stop_uses_up_no_resume(jobs):
+def test_a_planned_stop_uses_up_no_resume(jobs, caplog):
     job, told_not_to = jobs.submit({}, "m"), jobs.submit({}, "n", resumes=0)
     for _ in range(5):
         jobs.claim()
         jobs.end_running(is_planned=True)
         assert jobs.get(job.job).state == "queued"
+    assert not caplog.records  # nothing was interrupted
     jobs.claim()
     jobs.claim()
     jobs.end_running(is_planned=True)
@@ -349,7 +357,9 @@ def test_a_job_that_is_over_and_not_done_is_resumed_under_its_id(jobs):
     assert (again.job, again.state, again.error, again.request) == (
         failed.job, "queued", None, {"seed": 3},
     )  # fmt: skip
-    with pytest.raises(NotResumable, match="queued"):
+    with pytest.raises(
+        NotResumable, match="interrupted, failed or cancelled, got one that is queued"
+    ):
         jobs.resume(failed.job)
     work_one(jobs, lambda _r, _p: None, ())
     assert jobs.get(failed.job).state == "done"

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+import etl.part
 import etl.rows
 from etl.errors import (
     BadLabel,
@@ -13,6 +14,7 @@ from etl.errors import (
     SourceChanged,
     SourceNotFound,
 )
+from etl.reading import last_line_of
 from etl.rows import FeatureFile
 
 HEADER = b"path,label,a,b\n"
@@ -111,6 +113,48 @@ def test_lines_are_counted_as_an_editor_does(file):
     with pytest.raises(NotFinite) as refused:
         read(file, HEADER + b'"two\nlines",0,1,2\np,0,nan,2\n')
     assert refused.value.line == 4
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("block", [48, 1 << 20])
+def test_every_row_knows_its_line(file, monkeypatch, block, end):
+    """Lines as an editor counts them: of blank ones, and of cells that span several."""
+    monkeypatch.setattr(etl.rows, "BLOCK_BYTES", block)
+    cells = [b"a,0,1,2", b"", b'"two\nlines",0,1,2', b"b,0,1,2", b"", b"", b"c,0,1,2", b'"d",0,1,2']
+    blocks = read(file, end.join([HEADER.strip(), *cells]) + end)
+    lines = [rows.line_of(i) for rows in blocks for i in range(len(rows.labels))]
+    assert lines == [2, 4, 6, 9, 10]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "line"),
+    [
+        ("val_x.csv", HEADER + b"p,0,1,2\nq,0,1,2\np,0,1,2\nr,0,1,2\n", 4),
+        ("val_x.csv", HEADER + b"q,0,1,2\n", None),
+        ("val_x.csv", b"label,a\n0,1\n", None),
+        ("val_x.csv", b"", None),
+        ("val_x.npz", None, None),
+        ("gone_x.csv", None, None),
+    ],
+)
+def test_the_last_line_of_a_path_is_found_again(tmp_path, name, content, line):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    elif name.endswith(".npz"):
+        rows = {"features": np.zeros((1, 2), np.float32), "label": np.zeros(1, np.int64)}
+        np.savez(tmp_path / name, **rows, path=np.array(["p"]))
+    assert last_line_of(str(tmp_path / name), "p") == line
+
+
+@pytest.mark.parametrize("sizes", [[], [3], [2, 2, 2], [7], [1, 1], [0, 4, 0, 5]])
+def test_rows_are_stored_in_groups_in_their_order(sizes):
+    """All groups but the last are of the size that is stored at once."""
+    ids = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1]) if sizes else []
+    groups = list(etl.part._in_groups(((i, np.stack([i, -i], 1)) for i in ids), 3))
+    whole, rest = divmod(sum(sizes), 3)
+    assert [len(i) for i, _ in groups] == [3] * whole + [rest] * bool(rest)
+    assert [i for group, _ in groups for i in group] == list(range(sum(sizes)))
+    assert all((vectors[:, 1] == -i).all() for i, vectors in groups)
 
 
 @pytest.mark.parametrize("tail", [b'"open,0,1,2\n', b'"open,0,1,2\nq,0,1,2\nr,0,1,2\n'])

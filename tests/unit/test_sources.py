@@ -1,9 +1,10 @@
+import zipfile
 from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
-from etl.errors import SourceName, SourceNotFound
+from etl.errors import ArchiveMember, NotCsv, SourceName, SourceNotFound
 from etl.sources import (
     Source,
     default_reference,
@@ -47,6 +48,26 @@ def test_a_folder_passes_over_what_is_not_named_so(tmp_path):
     assert "val_x.classes.csv holds class names: give it as --classes" in notes[1]
     _, notes = find_sources([tmp_path], classes=tmp_path / "classes.csv")
     assert len(notes) == 1  # what is given as --classes was not passed over
+
+
+def test_archives_in_a_folder_are_looked_into(tmp_path):
+    for name, member in (("all.zip", "val_x.csv"), ("other.zip", "readme.csv")):
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr(member, "path,label,0\n")
+    sources, notes = find_sources([tmp_path])
+    assert [source.name for source in sources] == [f"{tmp_path.resolve()}/all.zip::val_x.csv"]
+    assert len(notes) == 1
+    assert notes[0].startswith("other.zip ignored: ")
+
+
+def test_an_option_is_of_one_feature_file(tmp_path):
+    with zipfile.ZipFile(tmp_path / "two.zip", "w") as archive:
+        for member in ("val_x.csv", "v2_x.csv"):
+            archive.writestr(member, "path,label,0\n")
+    with pytest.raises(ArchiveMember, match="one feature file in the archive, for --split val"):
+        find_sources([], [f"val:x={tmp_path}/two.zip"])
+    with pytest.raises(NotCsv, match="Export the sheet as CSV"):
+        find_sources([], [f"val:x={tmp_path}/sheet.xlsx"])
 
 
 def test_an_option_names_split_and_backbone(tmp_path):

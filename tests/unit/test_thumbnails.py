@@ -9,7 +9,7 @@ from io import BytesIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from PIL import GifImagePlugin, Image, WebPImagePlugin
 
 from service import thumbnails
 from service.errors import FileGone, NoPicture, NotAnImage, NotFound, NotLinked
@@ -90,7 +90,11 @@ GREEN = Image.new("RGB", (400, 200), (0, 160, 0))
         (encoded(GREEN, "TIFF"), "none in JPEG"),
         (encoded(GREEN, "PPM"), "none in JPEG"),
         (encoded(GREEN, "PDF"), "none in JPEG"),
+        (encoded(GREEN, "EPS"), "none in JPEG"),
+        (encoded(GREEN, "ICO"), "none in JPEG"),
+        (b"8BPS\0\1" + bytes(26), "none in JPEG"),
         (png_header(30_000, 30_000), None),
+        (png_header(60_000, 60_000), None),
         (png_header(10_000, 9_000), "more than"),
         (png_header(50, 50), None),
         (b"GIF89a" + b"\xff" * 50, None),
@@ -153,6 +157,27 @@ def test_it_fits_its_square_and_is_never_enlarged(one, root, kind):
     small, large = (opened(one.get(0, edge).content) for edge in Edge)
     assert (small.size, large.size) == ((160, 80), (400, 200))
     assert small.convert("RGB").getpixel((80, 40)) == pytest.approx((0, 160, 0), abs=6)
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"), [((1, 100_000), (1, 160)), ((100_000, 1), (160, 1)), ((1, 1), (1, 1))]
+)
+def test_a_line_of_pixels_is_shown_within_the_square(one, root, size, shown):
+    (root / "a.png").write_bytes(encoded(Image.new("RGB", size, (0, 160, 0))))
+    assert opened(one.get(0, SMALL).content).size == shown
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP"])
+def test_of_a_thousand_frames_the_first_is_decoded(one, root, kind, monkeypatch):
+    first, *others = [Image.new("RGB", (8, 4), (0, 160, n % 2 * 160)) for n in range(1_000)]
+    (root / "a.png").write_bytes(encoded(first, kind, save_all=True, append_images=others))
+    with Image.open(root / "a.png") as image:
+        assert image.n_frames == 1_000
+    plugin = {"GIF": GifImagePlugin.GifImageFile, "WEBP": WebPImagePlugin.WebPImageFile}[kind]
+    monkeypatch.setattr(plugin, "seek", lambda *_asked: pytest.fail("another frame was read"))
+    found = opened(one.get(0, SMALL).content)
+    assert (found.n_frames, found.size) == (1, (8, 4))
+    assert found.convert("RGB").getpixel((4, 2)) == pytest.approx((0, 160, 0), abs=6)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16", "YCbCr"])
