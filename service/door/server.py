@@ -50,12 +50,15 @@ _REFUSALS = {
     "overloaded": (503, f"wanted fewer requests, and at most {CONNECTIONS} connections, at once, "
                    "got one more. Try again in a second."),
 }  # fmt: skip
+# Each write of the event loop lets go of the interpreter, and waits its turn behind the threads.
+_SWITCH_S = 0.0005
 _log = logging.getLogger("gapscope.server")
 
 
 def run(app: Any, settings: Settings) -> None:
     """Serve until a signal ends it: what is under way has 6 s to come to its end."""
     share_arenas()
+    sys.setswitchinterval(_SWITCH_S)
     with suppress(KeyboardInterrupt):  # Ctrl-C is how a service in the foreground ends
         _Server(configuration(app, settings), app.state.stopping).run()
 
@@ -112,20 +115,21 @@ class PatientProtocol(H11Protocol):
         self._is_postponed = False
         self._waited: tuple[str, object] | None = None
         self._since, self._had = 0.0, 0
-        if len(self.connections) > CONNECTIONS:
-            self._refuse("overloaded")
+        self._is_one_too_many = len(self.connections) > CONNECTIONS
+        if self._is_one_too_many:  # once it has asked: what is not read when it closes resets it
+            self.loop.call_later(_LOOK_S, self._refuse, "overloaded")
             return
         self._watch()
 
     def data_received(self, data: bytes) -> None:
         """Count what comes; of a crowd, refuse without parsing those for whom there is no room."""
-        if self._n_bytes == 0 and self._is_one_too_many(data):
+        if self._is_one_too_many or (self._n_bytes == 0 and self._finds_no_place(data)):
             self._refuse("overloaded")
             return
         self._n_bytes += len(data)
         super().data_received(data)
 
-    def _is_one_too_many(self, data: bytes) -> bool:
+    def _finds_no_place(self, data: bytes) -> bool:
         """Whether a connection begins with a whole request to read, and no place is free.
 
         Requests of which the application does not know yet count too: hundreds may come at once.
@@ -191,6 +195,8 @@ class PatientProtocol(H11Protocol):
 
     def _refuse(self, code: str) -> None:
         """Answer without the application, where no answer has begun, and close."""
+        if self.transport.is_closing():
+            return
         status, detail = _REFUSALS[code]
         request_id = uuid.uuid4().hex
         _log.info("refused", extra={"fields": {"status": status, "code": code, "why": detail,
