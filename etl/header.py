@@ -168,16 +168,26 @@ def named_columns(names: list[str], file: Path) -> Header:
         raise HeaderMismatch(
             "feature columns beside path and label", "none", "Check the file.", file=file, line=1
         )
-    if len(features) > N_FEATURES_MAX:
+    check_width(len(features), file)
+    _check_names(names, file)
+    return Header(tuple(names), features, PATH in names, index)
+
+
+def check_width(n_features: int, file: Path) -> None:
+    """Refuse more features than the database holds, before anything is made of each of them.
+
+    Raises
+    ------
+    HeaderMismatch
+    """
+    if n_features > N_FEATURES_MAX:
         raise HeaderMismatch(
             f"at most {N_FEATURES_MAX:,} feature columns",
-            f"{len(features):,}",
+            f"{n_features:,}",
             "Check the separator and the line ends, or load fewer columns.",
             file=file,
             line=1,
         )
-    _check_names(names, file)
-    return Header(tuple(names), features, PATH in names, index)
 
 
 def _names_in(text: str, file: Path) -> list[str]:

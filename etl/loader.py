@@ -15,7 +15,14 @@ from etl.finishing import finish
 from etl.part import Part, PartReport, Progress, load_part
 from etl.present import Present, copy_kept, read_present
 from etl.reading import open_features
-from etl.sources import Source, choose_reference, find_sources, gap_ends, role_of
+from etl.sources import (
+    Source,
+    choose_reference,
+    find_sources,
+    gap_ends,
+    refuse_names_alike,
+    role_of,
+)
 from etl.tables import label_file
 
 
@@ -98,6 +105,7 @@ def load(
         changed = [s for s in sources if not _is_unchanged(s, present.part(s), options[s])]
         claimed = {(s.split, s.backbone) for s in changed}
         kept = [p for p in present.parts if (p.split, p.backbone) not in claimed]
+        refuse_names_alike(changed, [p.backbone for p in kept if p.backbone is not None])
         splits = list(dict.fromkeys([*present.splits, *(s.split for s in sources)]))
         splits = [s for s in splits if s in {p.split for p in kept} | {c.split for c in changed}]
         chosen = choose_reference(splits, reference, present.named_reference)
@@ -136,7 +144,10 @@ def load(
 def _options(source: Source, paths_from: str | None) -> str:
     """Return what else decides how a file is read, as JSON."""
     beside = label_file(source.file)
-    labels = hashlib.sha256(beside.read_bytes()).hexdigest() if beside.is_file() else None
+    labels = None
+    if beside.is_file():
+        with beside.open("rb") as stream:
+            labels = hashlib.file_digest(stream, "sha256").hexdigest()
     return json.dumps({"paths_from": paths_from, "labels_sha256": labels})
 
 

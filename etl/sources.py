@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from etl.errors import ArchiveMember, NotCsv, SourceName, SourceNotFound
 from etl.streams import ARCHIVES, members
 
+JOIN = "+"  # between the names of backbones whose features are read side by side
 # test set 1 under the names that people give it, in the order of preference
 REFERENCE_NAMES = ("val", "test1", "test_1", "seen")
 
@@ -152,6 +153,30 @@ def find_sources(
                 "Name one of them, or give the other another split: --split NAME:BACKBONE=FILE.",
             )
     return list(taken.values()), notes
+
+
+def refuse_names_alike(sources: Sequence[Source], kept: Sequence[str]) -> None:
+    """Refuse a backbone that the database would take for another one.
+
+    Its tables know no capital letters, and `a+b` are the features of `a` and `b` side by side.
+
+    Raises
+    ------
+    SourceName
+    """
+    names = {*kept, *(source.backbone for source in sources)}
+    for source in sources:
+        mine = source.backbone
+        alike = [name for name in names if name != mine and name.lower() == mine.lower()]
+        joined = [name for name in names if JOIN in name and {*name.split(JOIN)} < names]
+        if alike or joined:
+            raise SourceName(
+                "backbones whose names differ in more than capital letters, and none called as two "
+                f"others joined by {JOIN}",
+                f"{alike[0]!r} and {mine!r}" if alike else f"{joined[0]!r} beside its parts",
+                f"Give it another name: --split {source.split}:BACKBONE={source.file}.",
+                file=source.file,
+            )
 
 
 def default_reference(test_splits: Sequence[str]) -> str | None:

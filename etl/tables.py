@@ -34,7 +34,7 @@ from etl.errors import (
     RowCount,
     SourceNotFound,
 )
-from etl.header import LABEL, PATH, Header, named_columns
+from etl.header import LABEL, PATH, Header, check_width, named_columns
 from etl.rows import Rows
 from etl.sources import LABELS_SUFFIX
 from etl.streams import FileAtRest
@@ -184,7 +184,8 @@ def _open_parquet(file: Path, stream: BinaryIO) -> _Contents:
         width = len(header.features)
     else:
         first = next(parquet.iter_batches(1, columns=lists), None)
-        width = 0 if first is None else len(first.column(0)[0].as_py() or ())
+        width = 0 if first is None else _length_of(first.column(0)[0])
+        check_width(width, file)
         header = _numbered(names, width)
 
     def blocks(features: tuple[str, ...]) -> Iterator[_Some]:
@@ -199,6 +200,10 @@ def _open_parquet(file: Path, stream: BinaryIO) -> _Contents:
             yield by_name.get(PATH), by_name.get(LABEL), matrix
 
     return _Contents(header, n_rows, blocks)
+
+
+def _length_of(one: pa.Scalar) -> int:
+    return len(one) if one.is_valid else 0
 
 
 def _rows_at_once(n_features: int) -> int:
@@ -317,6 +322,7 @@ def _of_arrays(file: Path, arrays: dict[str, _Rowwise]) -> _Contents:
     if len(features.shape) != 2:
         raise DimensionMismatch("an array features [n, d]", came, "Write it again.", file=file)
     n_rows, width = features.shape
+    check_width(width, file)
     needs_table = label is None or (path is None and label_file(file).is_file())
     table = _label_table(file) if needs_table else None
     counts = {LABEL: n_rows if label is None else label.shape[0]}

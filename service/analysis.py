@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from etl.memory import memory_bytes
+from etl.sources import JOIN
 from models import heads
 from models.errors import InvalidParams, WrongShape
 from models.gap import TestSet, report
@@ -26,7 +27,7 @@ from service.audit import Audit, audit_model, with_records
 from service.backbones import Backbones, decoded
 from service.checkpoints import Checkpoints, Note
 from service.damage import still_damaged
-from service.database import JOIN, Database, TestRows, place_of
+from service.database import Database, TestRows, place_of
 from service.disk import Damage
 from service.errors import DataChanged, ModelExists, NotATest, NotFound, TestWasTrained
 from service.evaluations import SEED, prediction_table, records_of, scores_out

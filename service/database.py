@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from etl.annotations import cards, check_shape
 from etl.database import DATABASE, attach, quoted
 from etl.sidecar import ANNOTATIONS
-from etl.sources import gap_ends
+from etl.sources import JOIN, gap_ends
 from models.heads import TrainRows
 from models.heads.rows import Matrix
 from service.errors import DataChanged, NoDatabase, NotATest, NotFound
@@ -25,7 +25,6 @@ from service.looks import Look, Looks
 
 _BATCH_ROWS = 8192
 _ROWS_A_LOOKUP = 100
-JOIN = "+"  # between the names of backbones whose features are read side by side
 
 
 @dataclass(frozen=True)

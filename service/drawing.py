@@ -29,6 +29,8 @@ DRAWN: dict[int | str, dict[str, Any]] = {
 _KEPT = 32
 _kept: OrderedDict[tuple[object, ...], tuple[BaseModel, Response]] = OrderedDict()
 _keeping = threading.Lock()
+# the renderer holds the interpreter: many at once would leave it to nobody else
+_drawing = threading.RLock()
 
 
 def drawn_of(
@@ -47,14 +49,10 @@ def drawn_of(
         Called with the answer and `how`: the Vega-Lite spec.
     """
     key = (id(answer), spec, how, format)
-    with _keeping:
-        of, found = _kept.pop(key, (None, None))
-        if of is not answer or found is None:
-            found = None
-        else:
-            _kept[key] = (answer, found)  # used last
+    found = _drawn_before(key, answer)
     if found is None:
-        found = drawn(spec(answer, *how), format)
+        with _drawing:  # of many who ask for one chart at once, the first draws it
+            found = _drawn_before(key, answer) or drawn(spec(answer, *how), format)
         with _keeping:
             _kept[key] = (answer, found)  # which keeps the answer, and so its id, from others
             while len(_kept) > _KEPT:
@@ -65,12 +63,23 @@ def drawn_of(
     return Response(found.body, media_type=found.media_type, headers=headers)
 
 
+def _drawn_before(key: tuple[object, ...], answer: BaseModel) -> Response | None:
+    with _keeping:
+        of, found = _kept.pop(key, (None, None))
+        if of is not answer or found is None:
+            return None
+        _kept[key] = (answer, found)  # used last
+        return found
+
+
 def drawn(spec: dict[str, Any], format: str) -> Response:  # noqa: A002
     """Answer with a Vega-Lite spec, or a picture of it."""
     if format == "svg":
-        return Response(charts.svg(spec), media_type="image/svg+xml")
+        with _drawing:
+            return Response(charts.svg(spec), media_type="image/svg+xml")
     if format == "png":
-        return Response(charts.png(spec), media_type="image/png")
+        with _drawing:
+            return Response(charts.png(spec), media_type="image/png")
     if format == "csv":
         return Response(charts.csv_text(spec), media_type="text/csv; charset=utf-8")
     if format == "html":

@@ -2,8 +2,8 @@
 
 Its own limits are none on the time of a header or a body, 64 kB on what is unparsed, and a 503
 without headers. Here a header has 10 s, a body must bring 32 kB in each 30 s that the service
-waits for it, an answer must be taken up in each 30 s, and there are at most 512 connections, so
-that what all of them hold is bounded.
+waits for it, of an answer as much must be taken up, whose connection is watched until all of it
+was, and there are at most 512 connections, so that what all of them hold is bounded.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ CONNECTIONS = 512
 HEADER_S = 10.0
 DRAIN_S = 6  # with the 6 s of the workers, less than the 20 s within which it ends
 BODY_S, BODY_STEP_BYTES = 30.0, 32 << 10
-ANSWER_S = 30.0
+ANSWER_S, ANSWER_STEP_BYTES = 30.0, 32 << 10
 _REST_S = 5.0  # of a body that was answered before it had come
 _LOOK_S = 0.5
 # A request makes some hundred objects and few cycles: a search after each 700 new ones, as Python
@@ -111,6 +111,8 @@ class PatientProtocol(H11Protocol):
         """Start to watch the connection; refuse it where there are too many."""
         super().connection_made(transport)
         self._n_bytes = 0
+        self._n_taken = self._n_left = 0  # of answers: taken up as far as was seen, and buffered
+        self._is_postponed = False
         self._waited: tuple[str, object] | None = None
         self._since, self._had = 0.0, 0
         self._is_one_too_many = len(self.connections) > CONNECTIONS
@@ -137,15 +139,35 @@ class PatientProtocol(H11Protocol):
         path = data.split(b" ", 2)[1].partition(b"?")[0]
         return self._gates.is_full(len(self.tasks)) and path.decode("latin-1") not in FREE
 
+    def handle_events(self) -> None:
+        """Begin with a request only when the answers before it are taken up: it holds a place."""
+        if self.flow.write_paused and self.conn.their_state is h11.IDLE:
+            self._is_postponed = True
+            self._unset_keepalive_if_required()
+            self.flow.pause_reading()
+            return
+        super().handle_events()
+
+    def resume_writing(self) -> None:
+        """Go on where a request had to wait for the answers before it."""
+        super().resume_writing()
+        if self._is_postponed:
+            self._is_postponed = False
+            self.flow.resume_reading()
+            self.handle_events()
+
     def send_400_response(self, _msg: str) -> None:
         """Refuse what is no HTTP, or has more of a header than is kept: as a problem."""
         hint = getattr(sys.exception(), "error_status_hint", 400)
         self._refuse("headers_too_large" if hint == 431 else "bad_http")
 
     def _watch(self) -> None:
-        """Look at what is waited for, twice a second, as long as the connection is open."""
-        if self.transport.is_closing():
+        """Look at what is waited for, twice a second, as long as the connection holds anything."""
+        n_left = self.transport.get_write_buffer_size()
+        if self.transport.is_closing() and n_left == 0:
             return
+        self._n_taken += max(0, self._n_left - n_left)
+        self._n_left = n_left
         now = self.loop.time()
         waits, progress, seconds, step = self._waits_for()
         if (waits, self.cycle) != self._waited or progress - self._had >= step:
@@ -161,8 +183,8 @@ class PatientProtocol(H11Protocol):
 
     def _waits_for(self) -> tuple[str, int, float, int]:
         """Say what the client owes, how far it is, for how many seconds, and the least step."""
-        if self.flow.write_paused:
-            return "answer", -self.transport.get_write_buffer_size(), ANSWER_S, 1
+        if self.flow.write_paused or self.transport.is_closing():
+            return "answer", self._n_taken, ANSWER_S, ANSWER_STEP_BYTES
         if self.conn.their_state is h11.IDLE and self.timeout_keep_alive_task is None:
             return "header", 0, HEADER_S, 1
         if self.conn.their_state is h11.SEND_BODY and not self.flow.read_paused:

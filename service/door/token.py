@@ -24,7 +24,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import Scope
 
 from service.door.refusals import Refusal
-from service.errors import OpenTokenFile, TokenWanted, WeakToken
+from service.errors import BadSetting, OpenTokenFile, TokenWanted, WeakToken
 from service.settings import Settings
 
 FREE = frozenset({"/health", "/ready"})
@@ -50,15 +50,23 @@ def token_of(settings: Settings) -> str | None:
         Others would reach the service, and it has no token.
     WeakToken, OpenTokenFile
         The token can be guessed, or its file be read by others.
+    BadSetting
+        Its file can be neither read nor made.
     """
     if settings.token is not None:
         token = settings.token.get_secret_value()
         _check_strength(token, "GAP_TOKEN")
         return token
     if settings.token_file is not None:
-        if not settings.token_file.exists():
-            _make(settings.token_file)
-        token = _read(settings.token_file)
+        try:
+            if not settings.token_file.exists():
+                _make(settings.token_file)
+            token = _read(settings.token_file)
+        except OSError as error:  # a folder, a link to nowhere, a place where none may write
+            raise BadSetting(
+                f"wanted in GAP_TOKEN_FILE a file that can be read, or made, got "
+                f"{settings.token_file}: {error.strerror}. Name another one."
+            ) from error
         _check_strength(token, str(settings.token_file))
         return token
     if not _is_loopback(settings.host):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from etl.sources import JOIN
 from models import heads
 from models.errors import InvalidParams
 from models.gap.hypotheses import compare
@@ -25,7 +26,7 @@ from models.refining.recipes import (
     order_of,
 )
 from models.refining.stability import between_clusters, least_stable
-from service.database import JOIN, place_of
+from service.database import place_of
 from service.errors import (
     AlreadyScored,
     DataChanged,

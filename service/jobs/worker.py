@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from service.errors import DamagedModel
 from service.jobs.table import EXPLAIN, TRAIN, Job, Jobs
 from service.jobs.work import work_on
 from service.results import Results
@@ -130,6 +131,8 @@ class Worker:
                 self._look()
             except sqlite3.Error as error:  # a full disk, say: the next look may find room
                 _log.error("the job table could not be read or written: %s", error)
+            except Exception:  # noqa: BLE001 (no room for a process or a file: there may be soon)
+                _log.exception("the worker could not be looked after")
 
     def _look(self) -> None:
         if self._process is None:
@@ -171,7 +174,10 @@ class Worker:
         """Whether a job had stored its model when its worker ended, though it could not say so."""
         if self._lane == EXPLAIN or not self._results.has(job.model):
             return False
-        card = self._results.card(job.model)
+        try:
+            card = self._results.card(job.model)
+        except DamagedModel:
+            return False
         asked = {name: job.request.get(name) for name in ("backbone", "head", "seed")}
         return asked == {name: card.get(name) for name in asked} and (
             datetime.fromisoformat(card["created_at"]).replace(tzinfo=UTC)

@@ -16,7 +16,7 @@ from service.app import create_app
 from service.door import limits
 from service.door.policy import HEADERS
 from service.door.token import Access, address, token_of
-from service.errors import OpenTokenFile, TokenWanted, WeakToken
+from service.errors import BadSetting, OpenTokenFile, TokenWanted, WeakToken
 from service.settings import Settings
 
 TOKEN = "Zk3vQ0x7Jw-9bHn_Lr5TcA2dYfE8"
@@ -236,6 +236,20 @@ def test_s_a_token_file_that_others_read_or_that_is_none_is_refused(tmp_path, mo
         file.write_text(TOKEN)
         file.chmod(mode)
     with pytest.raises(OpenTokenFile, match="chmod 600"):
+        token_of(Settings(data=tmp_path, token_file=file))
+
+
+@pytest.mark.parametrize("place", ["folder", "link to nowhere", "link to itself", "in a file"])
+def test_s_a_token_file_that_can_be_neither_read_nor_made_is_refused(tmp_path, place):
+    file = tmp_path / "token"
+    if place == "folder":
+        file.mkdir()
+    elif place == "in a file":
+        file.touch(0o600)
+        file = file / "token"
+    else:
+        file.symlink_to(tmp_path / ("token" if place == "link to itself" else "no/where"))
+    with pytest.raises(BadSetting, match=r"in GAP_TOKEN_FILE a file .*\. Name another one\."):
         token_of(Settings(data=tmp_path, token_file=file))
 
 

@@ -414,6 +414,19 @@ def npy_good_in_fortran_order_and_float64(rng):
     return with_labels(npy(np.asfortranarray(sheet.matrix().astype(float))), sheet, None)
 
 
+@pytest.mark.parametrize("n_rows", [0, 1])
+def test_e21_a_width_that_the_head_alone_claims_costs_no_memory(tmp_path, n_rows):
+    """A name for each of a hundred million features took 7 GB, for a file of 128 bytes."""
+    head = io.BytesIO()
+    shape = {"descr": "<f4", "fortran_order": False, "shape": (n_rows, 10**11)}
+    np.lib.format.write_array_header_1_0(head, shape)
+    (tmp_path / "val_x.npy").write_bytes(head.getvalue())
+    (tmp_path / "val_x.labels.csv").write_text("label\n0\n")
+    with pytest.raises(etl.LoadRefused, match="at most 100,000 feature columns") as refused:
+        etl.load(tmp_path / "data", [tmp_path / "val_x.npy"])
+    assert refused.value.code == "header_mismatch"
+
+
 @kind
 def npy_a_row_more_than_labels(rng):
     sheet = plain(rng)

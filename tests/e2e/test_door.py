@@ -7,11 +7,13 @@ import socket
 import subprocess
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
 import pytest
 import uvicorn
+from fastapi import Response
 
 from service.app import create_app
 from service.door import limits, server
@@ -23,11 +25,12 @@ PAGES = ["", "/classes", "/classes/3", "/features", "/features/38", "/map", "/di
          "/images", "/images?kind=twins", "/line", "/hypotheses", "/training",
          "/report", "/part/leaks"]  # fmt: skip
 POST = b"POST /train HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+GIANT = b"GET /giant HTTP/1.1\r\nHost: localhost\r\n"
 CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
 @pytest.fixture(scope="module")
-def port(toy_data, tmp_path_factory):
+def service(toy_data, tmp_path_factory):
     """The service on a socket, its patience shortened twentyfold."""
     data = shutil.copytree(toy_data, tmp_path_factory.mktemp("door") / "data")
     with pytest.MonkeyPatch.context() as patch:
@@ -37,14 +40,19 @@ def port(toy_data, tmp_path_factory):
             patch.setattr(server, name, value)
         settings = Settings(data=data, port=free_port())
         app = create_app(settings, with_worker=False)
-        app.add_api_route("/giant", lambda: "x" * 50_000_000)
+        app.add_api_route("/giant", lambda: Response(b"x" * 50_000_000))
         service = uvicorn.Server(server.configuration(app, settings))
         thread = threading.Thread(target=service.run)
         thread.start()
         wait_until(lambda: service.started, 20)
-        yield settings.port
+        yield service
         service.should_exit = True
         thread.join()
+
+
+@pytest.fixture
+def port(service):
+    return service.config.port
 
 
 def opened(port, *pieces, pause=0.0):
@@ -133,16 +141,28 @@ def peak_kb():
     return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])
 
 
-def test_an_answer_that_is_not_taken_up_is_broken_off(port):
-    with opened(port, b"GET /giant HTTP/1.1\r\nHost: localhost\r\n\r\n") as connection:
-        time.sleep(2.5)
-        taken = 0
-        try:
+@pytest.mark.parametrize(
+    "asked",
+    [
+        pytest.param(GIANT + b"\r\n", id="one"),
+        pytest.param(GIANT + b"Connection: close\r\n\r\n", id="the last one"),
+        pytest.param(2 * (GIANT + b"\r\n"), id="two at once"),
+    ],
+)
+def test_an_answer_that_is_not_taken_up_holds_no_place_and_is_broken_off(service, port, asked):
+    with opened(port, asked) as connection:
+        name, taken = connection.getsockname(), len(connection.recv(1))
+        gates = service.config.app.state.gates
+        wait_until(lambda: gates._n["read"] == 0 and name in clients(service), 5)
+        wait_until(lambda: gates._n["read"] == 0 and name not in clients(service), 10)
+        with suppress(ConnectionResetError):
             while piece := connection.recv(1 << 20):
                 taken += len(piece)
-        except ConnectionResetError:
-            pass
     assert taken < 50_000_000
+
+
+def clients(service):
+    return {one.client for one in list(service.server_state.connections)}
 
 
 def test_connections_are_bounded_and_those_that_wait_make_room(port):

@@ -15,7 +15,7 @@ from service.door.limits import Gates
 from service.door.origin import check_host, check_origin, check_type, hosts_of
 from service.door.refusals import Refusal
 from service.door.token import FREE, Access, address, token_of
-from service.errors import OpenTokenFile, TokenWanted, WeakToken
+from service.errors import BadSetting, OpenTokenFile, TokenWanted, WeakToken
 from service.settings import Settings
 
 TOKEN = "Zk3vQ0x7Jw-9bHn_Lr5TcA2dYfE8"
@@ -300,7 +300,7 @@ def test_a_half_written_token_file_is_not_left(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     monkeypatch.setattr(secrets, "token_hex", lambda n: "ab" * n)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(BadSetting, match="No space"):
         token_of(Settings(token_file=tmp_path / "token"))
     assert [one.name for one in drafts] == [".token.abababababababab"]
     assert list(tmp_path.iterdir()) == []
@@ -365,5 +365,5 @@ def test_a_token_file_that_cannot_be_made_or_is_a_pipe_is_said_to_be_so(tmp_path
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(os, "open", closed)
-    with pytest.raises(PermissionError):  # not that its draft is not there
+    with pytest.raises(BadSetting, match="Permission denied"):  # not that its draft is not there
         token_of(Settings(token_file=tmp_path / "token"))

@@ -1,9 +1,17 @@
 import zipfile
+from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 
 from etl.errors import ArchiveMember, NotCsv, SourceName, SourceNotFound
-from etl.sources import default_reference, find_sources, parse_name
+from etl.sources import (
+    Source,
+    default_reference,
+    find_sources,
+    parse_name,
+    refuse_names_alike,
+)
 
 
 @pytest.mark.parametrize(
@@ -77,6 +85,24 @@ def test_one_part_cannot_come_from_two_files(tmp_path):
     (tmp_path / "val_x.csv").touch()
     with pytest.raises(SourceName, match="one file for split 'val'"):
         find_sources([tmp_path], ["val:x=other.csv"])
+
+
+@pytest.mark.parametrize(
+    ("new", "kept", "said"),
+    [
+        (["Net", "net"], [], "capital letters"),
+        (["net"], ["NET"], "'NET' and 'net'"),
+        (["a", "b", "a+b"], [], "'a[+]b' beside its parts"),
+        (["b"], ["a", "a+b"], "'a[+]b' beside its parts"),
+        (["a", "a+b"], [], None),
+        (["net", "net2"], ["network"], None),
+    ],
+)
+def test_e05_no_backbone_is_taken_for_another(new, kept, said):
+    """DuckDB's names know no capital letters: `net` would be read from the table of `Net`."""
+    sources = [Source("val", name, Path(f"val_{name}.csv")) for name in new]
+    with pytest.raises(SourceName, match=said) if said else nullcontext():
+        refuse_names_alike(sources, kept)
 
 
 def test_absent_and_unnamed_files_are_refused(tmp_path):

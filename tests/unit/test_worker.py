@@ -11,6 +11,7 @@ from unittest.mock import MagicMock
 
 import pytest
 
+from service.errors import DamagedModel
 from service.jobs import EXPLAIN, TRAIN, Jobs, Worker, explain_on, stop_all, work, work_on, worker
 from tests.e2e.server import wait_until
 
@@ -62,6 +63,39 @@ def test_a_worker_that_does_not_stop_when_told_to_is_killed(tmp_path, monkeypatc
     explainer.stop()
     assert process.exitcode == (0 if listens else -signal.SIGKILL)
     assert jobs.get(job.job).state == "queued"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        sqlite3.OperationalError("database or disk is full"),
+        BlockingIOError(11, "Resource temporarily unavailable"),  # fork, at the limit of processes
+        OSError(24, "Too many open files"),
+        DamagedModel("changed by another hand"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_whatever_goes_wrong_once_the_worker_is_looked_after_again(tmp_path, monkeypatch, error):
+    looks, explainer = [], Worker(tmp_path, None, lane=EXPLAIN)
+
+    def look():
+        looks.append(1)
+        if len(looks) == 1:
+            raise error
+
+    monkeypatch.setattr(worker, "_POLL_S", 0.01)
+    monkeypatch.setattr(explainer, "_look", look)
+    explainer.start()
+    wait_until(lambda: len(looks) > 2, 10)
+    explainer.stop()
+
+
+def test_a_job_was_not_done_where_its_model_is_damaged(tmp_path):
+    one = Worker(tmp_path, None)
+    one._results = SimpleNamespace(
+        has=lambda _model: True, card=MagicMock(side_effect=DamagedModel("changed"))
+    )
+    assert not one._made(Jobs(tmp_path).submit(ASKED, "m"))
 
 
 ASKED = {"backbone": "b", "head": "lda", "seed": 0}
