@@ -26,7 +26,6 @@ from service.arrow_predictions import predict_stream
 from service.audit import Audit, audit_model, with_records
 from service.backbones import Backbones, decoded
 from service.checkpoints import Checkpoints, Note
-from service.damage import still_damaged
 from service.database import Database, TestRows, place_of
 from service.disk import Damage
 from service.errors import DataChanged, ModelExists, NotATest, NotFound, TestWasTrained
@@ -35,6 +34,7 @@ from service.gaps import gaps_of
 from service.importing import refuse_changed_images, splits_imported, stored_answers
 from service.looks import Look
 from service.neighbours import OneByOne
+from service.register import broken_registers
 from service.results import Results, rows_digest, train_row_table
 from service.schemas import (
     EstimateOut,
@@ -102,7 +102,12 @@ class Analysis:
 
         What was found at start and not mended since, models that are set aside, broken records.
         """
-        found = still_damaged(self.data, self.damaged_at_start)
+        at_start = [
+            one
+            for one in self.damaged_at_start
+            if not (one.is_missing and (self.data / one.file).exists())
+        ]
+        found = [*at_start, *broken_registers(self.data)]
         return [*map(str, found), *self.results.damaged().values()]
 
     def free_name(self, backbone: str, head: str, taken: set[str], asked: str | None) -> str:

@@ -13,7 +13,6 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 
 import duckdb
@@ -25,11 +24,10 @@ from service.disk import UNREADABLE, Damage, disk_refusal, set_aside
 from service.errors import BadLine
 from service.jobs.table import DATABASE as JOBS
 from service.lines import Lines
-from service.register import Register
+from service.register import broken_registers
 from service.report.kept import FOLDER as REPORTS
 from service.report.kept import ID, Reports
 
-_CHAINS = {name: f"{RESULTS}/{name}.jsonl" for name in ("hypotheses", "seals")}
 _log = logging.getLogger("gapscope")
 
 
@@ -44,7 +42,8 @@ def find_damage(data: Path) -> list[Damage]:
     # a new table of jobs is there at once, which brings nothing back
     missing = {one.file for one in found if not (data / one.file).exists()} - {JOBS}
     found = [replace(one, is_missing=one.file in missing) for one in found]
-    return [*found, *broken_records(data)]
+    broken_registers(data)  # told in the log; what is broken later is told as well
+    return found
 
 
 def _database(data: Path) -> Iterator[Damage]:
@@ -104,37 +103,6 @@ def _jobs(data: Path) -> Iterator[Damage]:
             if (log := file.with_name(JOBS + beside)).exists():
                 set_aside(log)
         yield Damage(file.name, said, f"{todo} The list of jobs begins anew; ask for them again.")
-
-
-def still_damaged(data: Path, at_start: list[Damage]) -> list[Damage]:
-    """Return what was found at start and is not mended, and the registers that are broken now."""
-    mended = (one.is_missing and (data / one.file).exists() for one in at_start)
-    left = [one for one, is_mended in zip(at_start, mended, strict=True) if not is_mended]
-    chains = _CHAINS.values()
-    return [*(one for one in left if one.file not in chains), *broken_records(data)]
-
-
-def broken_records(data: Path) -> list[Damage]:
-    """Return the registers that were changed by another hand, each judged once in each state."""
-    found = (_broken(data, name, Register(data, name).state) for name in _CHAINS)
-    return [damage for damage in found if damage is not None]
-
-
-@lru_cache(maxsize=16)
-def _broken(data: Path, name: str, _state: object) -> Damage | None:
-    try:
-        broken = Register(data, name).broken()
-    except OSError as error:
-        broken = f"it cannot be read: {error.strerror}"
-    if broken is None:
-        return None
-    found = Damage(
-        _CHAINS[name],
-        broken,
-        "Bring it back from a copy; nothing is added to it or judged by it as it is.",
-    )
-    _log.error("%s", found)
-    return found
 
 
 def _looks(data: Path) -> Iterator[Damage]:

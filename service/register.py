@@ -13,17 +13,22 @@ import errno
 import fcntl
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from etl.database import RESULTS
+from service.disk import Damage
 from service.errors import RecordChanged, RecordNotKept
 
+_CHAINS = {name: f"{RESULTS}/{name}.jsonl" for name in ("hypotheses", "seals")}
+_log = logging.getLogger("gapscope")
 _FIRST = "0" * 64
 _MODE = 0o644
 
@@ -223,3 +228,26 @@ def _whole_lines(content: bytes) -> bytes:
 def _sha256(at: str, kind: str, content: dict[str, Any], previous: str) -> str:
     text = json.dumps([at, kind, content, previous], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def broken_registers(data: Path) -> list[Damage]:
+    """Return the registers that were changed by another hand, each judged once in each state."""
+    found = (_broken(data, name, Register(data, name).state) for name in _CHAINS)
+    return [damage for damage in found if damage is not None]
+
+
+@lru_cache(maxsize=16)
+def _broken(data: Path, name: str, _state: object) -> Damage | None:
+    try:
+        broken = Register(data, name).broken()
+    except OSError as error:
+        broken = f"it cannot be read: {error.strerror}"
+    if broken is None:
+        return None
+    found = Damage(
+        _CHAINS[name],
+        broken,
+        "Bring it back from a copy; nothing is added to it or judged by it as it is.",
+    )
+    _log.error("%s", found)
+    return found
