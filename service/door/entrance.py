@@ -7,13 +7,14 @@ import uuid
 from collections.abc import Callable
 
 from starlette.datastructures import Headers
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import logs
 from service.door.limits import Gates, check_size, within
-from service.door.origin import check_host, check_origin, check_type, hosts_of
+from service.door.origin import check_host, check_origin, check_type, comes_by_link, hosts_of
 from service.door.policy import guard
-from service.door.refusals import Refusal, problem
+from service.door.refusals import Refusal, doorstep, problem
 from service.door.token import Access
 from service.settings import Settings
 
@@ -93,7 +94,10 @@ class Door:
             check_size(scope)
             check_host(headers, self._hosts)
             check_origin(scope, headers)
-            answer = self._access.check(scope, headers)
+            if comes_by_link(headers):  # before its cookie is asked for, which a browser holds back
+                answer: Response | None = doorstep(scope)
+            else:
+                answer = self._access.check(scope, headers)
             if answer is None:
                 check_type(scope, headers)
                 with self._gates.passed(scope):

@@ -18,6 +18,7 @@ _OWN = frozenset({"127.0.0.1", "localhost", "::1"})
 _WILDCARDS = frozenset({"0.0.0.0", "::", ""})
 _HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9._-]+))(?::([0-9]{1,5}))?")
 _PORTS = {"http": 80, "https": 443}
+_HERE = frozenset({"same-origin", "none"})
 READS = frozenset({"GET", "HEAD", "OPTIONS"})
 # that a form cannot send, so that a browser asks first whether it may, and is told nothing
 _TYPES = frozenset(
@@ -57,7 +58,7 @@ def check_host(headers: Headers, hosts: Iterable[str]) -> None:
 
 
 def check_origin(scope: Scope, headers: Headers) -> None:
-    """Refuse what a page of another site asks for, but for its links.
+    """Refuse what a page of another site asks for, but for its links: see `comes_by_link`.
 
     Raises
     ------
@@ -68,7 +69,7 @@ def check_origin(scope: Scope, headers: Headers) -> None:
     is_link = headers.get("sec-fetch-mode") == "navigate" and (
         headers.get("sec-fetch-dest", "document") == "document"
     )
-    if site not in ("same-origin", "none") and not (is_read and is_link):
+    if site not in _HERE and not (is_read and is_link):
         raise _from_elsewhere(f"Sec-Fetch-Site {site}")
     if is_read:
         return
@@ -77,6 +78,11 @@ def check_origin(scope: Scope, headers: Headers) -> None:
         scheme, _, host = origin.lower().partition("://")
         if (scheme, *_host(host, _PORTS.get(scheme))) != mine:
             raise _from_elsewhere(f"Origin {origin}")
+
+
+def comes_by_link(headers: Headers) -> bool:
+    """Whether a page of another site led a browser here, by a link or a script of its own."""
+    return headers.get("sec-fetch-site", "none") not in _HERE
 
 
 def check_type(scope: Scope, headers: Headers) -> None:

@@ -3,10 +3,12 @@
 import html
 from collections.abc import Mapping
 from http import HTTPStatus
+from urllib.parse import quote
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.types import Scope
 
 from service import logs
 from service.schemas import Problem
@@ -30,17 +32,33 @@ class Refusal(HTTPException):
         """Return the refusal as what the client likes best: a page, or a problem."""
         if "text/html" in headers.get("accept", ""):
             logs.note(code=self.code, why=self.detail)
-            return HTMLResponse(
-                "<!doctype html>\n<html lang=en><meta charset=utf-8>"
-                "<meta name=viewport content='width=device-width'>"
-                "<meta name=color-scheme content='light dark'><link rel=icon href='data:,'>"
-                f"<title>{self.status_code} · Gapscope</title><main><h1>"
-                f"{HTTPStatus(self.status_code).phrase}</h1><p>{html.escape(self.detail)}</p>"
-                "</main></html>",
-                self.status_code,
-                self.headers,
-            )
+            phrase = HTTPStatus(self.status_code).phrase
+            page = _page(str(self.status_code), phrase, html.escape(self.detail))
+            return HTMLResponse(page, self.status_code, self.headers)
         return problem(self.status_code, self.code, self.detail, headers=self.headers)
+
+
+def doorstep(scope: Scope) -> Response:
+    """Let whoever came by a link of another site go on by a click.
+
+    What is behind it may read labels of test sets, and so spoil a seal, or queue hours of work:
+    nobody shall do that by a link that he did not read, or by a page that sends him.
+    """
+    query = scope["query_string"].decode("latin-1")
+    path = html.escape("/" + quote(scope["path"].lstrip("/\\")))
+    where = path + (f"?{html.escape(query)}" if query else "")
+    link = f"<a href='{where}'>Go on to {path}</a>"  # a token stands in no text
+    page = _page("Gapscope", "Another site led here", f"{link}, if that is what you want.")
+    return HTMLResponse(page, headers={"Cache-Control": "no-store"})
+
+
+def _page(title: str, heading: str, words: str) -> str:
+    return (
+        "<!doctype html>\n<html lang=en><meta charset=utf-8>"
+        "<meta name=viewport content='width=device-width'>"
+        "<meta name=color-scheme content='light dark'><link rel=icon href='data:,'>"
+        f"<title>{title} · Gapscope</title><main><h1>{heading}</h1><p>{words}</p></main></html>"
+    )
 
 
 def problem(

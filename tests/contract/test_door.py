@@ -343,6 +343,30 @@ def test_s_another_sites_page_may_link_here_and_no_more(client, method, fetched,
     assert passes or answer.json()["code"] == "cross_origin"
 
 
+@pytest.mark.parametrize("path", ["/", "/gap/mean?top=1", "/view/mean/classes", "/%3Cb%3E"])
+def test_s_a_link_of_another_site_ends_at_a_doorstep(client, path):
+    """Else it would queue work, and read labels: a seal is spoilt by that."""
+    before = len(client.get("/looks").json()), client.get("/jobs").json()
+    by_link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
+    answer = client.get(path, headers=by_link)
+    assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
+    assert f"<a href='{path}'>" in answer.text
+    assert "<b>" not in answer.text
+    assert set(answer.headers) >= POLICIES
+    assert before == (len(client.get("/looks").json()), client.get("/jobs").json())
+    own = client.get(path, headers={**by_link, "Sec-Fetch-Site": "same-origin"})
+    assert "Another site led here" not in own.text
+
+
+def test_s_a_link_with_the_token_is_led_on_by_a_click_and_shows_it_nowhere(guarded):
+    by_link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
+    answer = guarded.get(f"/models?token={TOKEN}", headers=by_link)
+    assert answer.status_code == 200
+    assert answer.text.count(TOKEN) == 1
+    assert f"<a href='/models?token={TOKEN}'>Go on to /models</a>" in answer.text
+    assert "set-cookie" not in answer.headers
+
+
 @pytest.mark.parametrize(
     "kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x",
              "text/html", "", "application/jsonp", "text/plain; application/json", None]
