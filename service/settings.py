@@ -36,6 +36,13 @@ class Settings(BaseSettings):
     hosts: Annotated[tuple[str, ...], NoDecode] = Field((), description=SETTINGS["hosts"])
     log: Literal["debug", "info", "warning", "error"] = Field("info", description=SETTINGS["log"])
 
+    @field_validator("data")
+    @classmethod
+    def _no_pattern(cls, value: Path) -> Path:
+        if set("[]*?") & set(str(value.resolve())):  # views look for files below it
+            raise ValueError("a folder without [, ], * and ? in its whole path is wanted")
+        return value
+
     @field_validator("hosts", mode="before")
     @classmethod
     def _split_hosts(cls, value: object) -> object:

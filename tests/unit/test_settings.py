@@ -36,3 +36,11 @@ def test_a_wrong_value_is_refused_in_words(monkeypatch, value):
     monkeypatch.setenv("GAP_PORT", value)
     with pytest.raises(BadSetting, match=f"another value of GAP_PORT, got '{value}'"):
         read_settings()
+
+
+@pytest.mark.parametrize("folder", ["a[1]", "a?b", "a*/data"])
+def test_a_data_folder_that_reads_as_a_pattern_is_refused(monkeypatch, tmp_path, folder):
+    """DuckDB would look for the files of its views elsewhere."""
+    monkeypatch.setenv("GAP_DATA", str(tmp_path / folder))
+    with pytest.raises(BadSetting, match="a folder without"):
+        read_settings()
