@@ -79,11 +79,15 @@ if (isPending && left > 0) {
 if (!isPending) sessionStorage.removeItem("waits");
 
 document.addEventListener("click", async (event) => {
-  const button = event.target.closest("[data-cancel]");
+  const button = event.target.closest("[data-cancel], [data-resume]");
   if (!button) return;
   button.disabled = true;
-  const answer = await fetch(`/jobs/${button.dataset.cancel}`, { method: "DELETE" });
-  if (answer.ok) showJob(await answer.json());
+  const { cancel, resume } = button.dataset;
+  const answer = await (cancel ? fetch(`/jobs/${cancel}`, { method: "DELETE" }) : fetch(`/jobs/${resume}/resume`, { method: "POST" }));
+  const said = await answer.json();
+  if (!answer.ok) button.parentElement.querySelector(".message").textContent = said.detail;
+  else if (cancel) showJob(said);
+  else location.reload();
 });
 
 // tables: sorted by the button in a column's head, searched by the field above

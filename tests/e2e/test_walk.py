@@ -5,6 +5,8 @@ import shutil
 
 import pytest
 
+from service.jobs import Jobs
+from service.schemas import TrainIn
 from tests.e2e.conftest import NARROW, WIDE
 from tests.e2e.server import serving
 
@@ -113,6 +115,21 @@ def test_a_job_is_cancelled_on_the_page(site, open_tab):
     job = next(job for job in site.get("/jobs").json() if job["model"] == "long")
     assert job["state"] == "cancelled"
     assert is_clean(tab, site)
+
+
+def test_an_interrupted_job_goes_on_by_a_click(toy_data, tmp_path, open_tab):
+    data = shutil.copytree(toy_data, tmp_path / "data")
+    asked = TrainIn(backbone="toy", head="lda", seed=0).model_dump(exclude={"name", "resume"})
+    jobs = Jobs(data)
+    jobs.submit({**asked, "model": "again"}, "again", resumes=0)
+    jobs.claim()
+    jobs.end_running()
+    with serving(data) as (client, _):
+        tab = open_tab(base_of(client))
+        tab.go("/view/train")
+        tab.page.get_by_role("button", name="Go on with the training of again").click()
+        tab.page.locator("#models a", has_text="again").wait_for(timeout=120_000)
+        assert is_clean(tab, client)
 
 
 def test_what_is_half_written_outlives_a_job_that_ends(site, open_tab):
