@@ -159,8 +159,12 @@ def test_rows_are_stored_in_groups_in_their_order(sizes):
 
 @pytest.mark.parametrize("tail", [b'"open,0,1,2\n', b'"open,0,1,2\nq,0,1,2\nr,0,1,2\n'])
 def test_an_unclosed_quote_swallows_no_row(file, tail):
-    with pytest.raises(RaggedRow, match="never closed"):
+    with pytest.raises(RaggedRow) as refused:
         read(file, HEADER + b"p,0,1,2\n" + tail)
+    assert str(refused.value) == (
+        f"{file}, line 3: wanted one row a line, quotes closed, got a quote that is never closed. "
+        "Repair it."
+    )
 
 
 @pytest.mark.usefixtures("small_blocks")
