@@ -74,7 +74,7 @@ def test_what_is_killed_goes_on_by_itself_and_makes_the_same_head(data, record_p
         job = begun(client, "service-killed")
         worker = worker_of(service)
         service.kill()
-        wait_until(lambda: is_gone(worker), 5)
+        wait_until(lambda: is_gone(worker), 20)
     with serving(data) as (client, service):
         assert job_done(client, job)["state"] == "done"
         assert head_of(data, "service-killed") == wanted
