@@ -1,6 +1,6 @@
 """`/gap/{model}/{part}`: each part of the answer, or 202 and the job that computes it."""
 
-import time
+from functools import partial
 from typing import Annotated, Any
 
 import pyarrow as pa
@@ -17,11 +17,10 @@ from service.gap.mask import MASK_ID, MaskIn, MaskOut, mask_id
 from service.gap.part import Part
 from service.gap.store import parsed
 from service.jobs import OPEN, Job, Jobs
-from service.queueing import accepted, not_ready, queued, waiting
+from service.queueing import accepted, not_ready, queued, waited_for
 from service.schemas import GapOut, JobOut, ModelName, PartOut
 
 router = APIRouter()
-_POLL_S = 0.1
 _Name = Annotated[ModelName, Path(description="Name of a model.", examples=["pixels-logistic"])]
 _Split = Annotated[str | None, Query(description="A test split; default: as the load says.")]
 _Wait = Annotated[bool, Query(description="Hold the answer until it is computed.")]
@@ -206,7 +205,6 @@ def explained(
         The last: the job that was waited for did not end well.
     """
     analysis: Analysis = request.app.state.analysis
-    jobs: Jobs = request.app.state.jobs
     question = Question(analysis, model, reference, target)
     found = question.stored(part)
     if found is not None:
@@ -216,18 +214,14 @@ def explained(
         return _stored(question, part)
     if not wait:
         return _job_of(request, question)
-    with waiting(request):
-        for _ in range(2):  # what a job made may be outdated, or damaged, by its end
-            job = _job_of(request, question)
-            while job.state in OPEN and question.stored(part) is None:
-                time.sleep(_POLL_S)
-                job = jobs.get(job.job)
-            question = Question(analysis, model, reference, target)
-            found = question.stored(part)
-            if found is not None:
-                return found
-            if job.state != "done":
-                break
+    for _ in range(2):  # what a job made may be outdated, or damaged, by its end
+        job = waited_for(request, _job_of(request, question), partial(question.has, part))
+        question = Question(analysis, model, reference, target)
+        found = question.stored(part)
+        if found is not None:
+            return found
+        if job.state != "done":
+            break
     raise not_ready(f"{part} of {model!r}", job)
 
 

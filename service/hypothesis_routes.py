@@ -1,6 +1,5 @@
 """`/hypotheses`: register, test, list, suggest, draw."""
 
-import time
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -18,12 +17,11 @@ from service.hypotheses.schemas import (
     SuggestionsOut,
 )
 from service.hypotheses.testing import Hypotheses
-from service.jobs import HYPOTHESIS, OPEN, SUGGEST
-from service.queueing import IdempotencyKey, accepted, job_out, not_ready, queued, waiting
+from service.jobs import HYPOTHESIS, SUGGEST
+from service.queueing import IdempotencyKey, accepted, job_out, not_ready, queued, waited_for
 from service.schemas import JobOut
 
 router = APIRouter()
-_POLL_S = 0.1
 _Id = Annotated[str, Path(description="Id of a hypothesis.", examples=["0123456789ab"])]
 
 
@@ -91,10 +89,7 @@ def suggest(
     job = queued(request, {"explain": body.model_dump(), SUGGEST: True}, body.model)
     if not wait:
         return accepted(job)
-    with waiting(request):
-        while job.state in OPEN:
-            time.sleep(_POLL_S)
-            job = request.app.state.jobs.get(job.job)
+    job = waited_for(request, job)
     found = hypotheses.suggested(body)
     if found is None:
         raise not_ready(f"hypotheses about {body.model!r}", job)

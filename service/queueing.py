@@ -1,7 +1,7 @@
 """Jobs as answers: what several routes say of them, and how a request finds its own."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable
 from threading import BoundedSemaphore
 from typing import Annotated, Any
 
@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 
 from service.door.limits import AT_ONCE
 from service.errors import NotReady, TooManyWait
-from service.jobs import Job, Jobs
+from service.jobs import OPEN, Job, Jobs
 from service.schemas import JobOut
 
 IdempotencyKey = Annotated[
@@ -22,6 +22,7 @@ IdempotencyKey = Annotated[
     ),
 ]
 
+_POLL_S = 0.1
 # of the door's places, half: those that wait for a job leave room for those that do not
 _WAITING = {
     "GET": BoundedSemaphore(AT_ONCE["read"] // 2),
@@ -56,14 +57,14 @@ def queued(request: Request, asked: dict[str, Any], model: str, key: str | None 
         )
 
 
-@contextmanager
-def waiting(request: Request) -> Iterator[None]:
-    """Hold one of the places for requests that wait until a job ends.
+def waited_for(request: Request, job: Job, is_there: Callable[[], bool] = lambda: False) -> Job:
+    """Hold a request until a job is over, or what is wanted of it is there: the job as it is then.
 
     Raises
     ------
     TooManyWait
     """
+    jobs: Jobs = request.app.state.jobs
     places = _WAITING[request.method]
     if not places.acquire(blocking=False):
         raise TooManyWait(
@@ -71,9 +72,12 @@ def waiting(request: Request) -> Iterator[None]:
             "again when the job is done, or in five seconds."
         )
     try:
-        yield
+        while job.state in OPEN and not is_there():
+            time.sleep(_POLL_S)
+            job = jobs.get(job.job)
     finally:
         places.release()
+    return job
 
 
 def not_ready(what: str, job: Job) -> NotReady:

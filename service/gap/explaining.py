@@ -132,6 +132,10 @@ class Question:
             raise NotFound(f"wanted a part of a gap ({', '.join(PARTS)}), got {part!r}.")
         return self._store.read(self.card["model"], self.key(part), part)
 
+    def has(self, part: str) -> bool:
+        """Whether one part was computed in this state of the data."""
+        return self.stored(part) is not None
+
     def rows_of(self, part: str) -> pa.Table | None:
         """Return the rows that a part keeps beside its answer, None where there are none."""
         return self._store.read_table(self.card["model"], self.key(part), part)
