@@ -315,9 +315,9 @@ class Jobs:
                 (_now(), job),
             )
         found = self.get(job)
-        _log.info("asked to stop: it is %s", found.state, extra={"fields": {"job": job}})
         if found.state not in ("cancelled", "cancelling"):
             raise JobDone(f"wanted a job that is not over, got one that is {found.state}.")
+        _log.info("asked to stop: it is %s", found.state, extra={"fields": {"job": job}})
         return found
 
     def resume(self, job: str) -> Job:
