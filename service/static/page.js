@@ -58,14 +58,26 @@ function offer() {
   form.after(said);
 }
 
+// a load of this page that overtakes the way to another one would end there: it waits for what
+// comes of that way, which a download does not end
+const LEAVING_MS = 10_000;
+let leftAt = -LEAVING_MS;
+addEventListener("beforeunload", () => (leftAt = performance.now()));
+
+function showNews() {
+  const wait = leftAt + LEAVING_MS - performance.now();
+  if (wait > 0) setTimeout(showNews, wait);
+  // whoever writes is not interrupted
+  else if (document.activeElement?.closest("form.wide, form[data-inert]")) offer();
+  else location.reload();
+}
+
 function follow() {
   const stream = new EventSource("/jobs/events");
   stream.addEventListener("jobs", (event) => JSON.parse(event.data).forEach(showJob));
   stream.addEventListener("idle", () => {
     stream.close();
-    // whoever writes is not interrupted
-    if (document.activeElement?.closest("form.wide, form[data-inert]")) offer();
-    else location.reload();
+    showNews();
   });
 }
 const isOpen = [...document.querySelectorAll("[data-job]")].some((line) => OPEN.includes(line.dataset.state));

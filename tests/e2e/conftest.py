@@ -34,7 +34,13 @@ class Tab:
         """Open a path and wait until nothing of it is pending and all its charts are drawn."""
         self.page.goto(self.base + path)
         # not wait_for_function: it makes a script of text, which the page's policy forbids
-        self.page.wait_for_selector("[data-pending]", state="detached", timeout=120_000)
+        pending = self.page.locator("[data-pending]")
+        pending.first.wait_for(state="detached", timeout=120_000)
+        # a page that loads itself again is empty for a moment, and may still be pending then
+        self.page.wait_for_load_state()
+        while pending.count():
+            pending.first.wait_for(state="detached", timeout=120_000)
+            self.page.wait_for_load_state()
         self.draw()
 
     def draw(self) -> None:
@@ -44,6 +50,10 @@ class Tab:
             places.nth(i).scroll_into_view_if_needed()
             places.nth(i).locator("svg, :scope[data-done]").first.wait_for(timeout=60_000)
         self.page.wait_for_load_state("networkidle")
+
+    def said(self) -> str:
+        """Return what the page shows as text, and what went wrong on it."""
+        return "\n".join([self.page.locator("body").inner_text(timeout=5_000), *self.errors])
 
     def keep(self, name: str) -> None:
         """Keep a picture of the whole page where CI looks for artefacts."""
@@ -66,17 +76,32 @@ def chromium() -> Iterator:
         browser.close()
 
 
+_TABS = pytest.StashKey[list[Tab]]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Say of a test that failed what its tabs showed."""
+    report = yield
+    if report.when == "call" and report.failed:
+        for tab in item.stash.get(_TABS, []):
+            report.sections.append((f"tab at {tab.page.url}", tab.said()))
+    return report
+
+
 @pytest.fixture
-def open_tab(chromium):
+def open_tab(chromium, request):
     """Give a function that opens a tab of a width on a service."""
     contexts = []
+    tabs = request.node.stash[_TABS] = []
 
     def open_one(base: str, width: int = WIDE, scheme: str = "light") -> Tab:
         context = chromium.new_context(
             viewport={"width": width, "height": 900}, color_scheme=scheme
         )
         contexts.append(context)
-        return Tab(context.new_page(), base)
+        tabs.append(Tab(context.new_page(), base))
+        return tabs[-1]
 
     yield open_one
     for context in contexts:

@@ -150,6 +150,26 @@ def test_what_is_half_written_outlives_a_job_that_ends(site, open_tab):
     assert is_clean(tab, site)
 
 
+def test_whoever_leaves_as_a_job_ends_arrives(site, open_tab):
+    """The load that shows what is new must not overtake the way to another page."""
+    tab = open_tab(base_of(site))
+    page = tab.page
+    page.add_init_script(
+        "window.EventSource = class extends EventTarget {"
+        " constructor() { super(); window.told = this; } close() {} };"
+    )
+    asked = {"backbone": "tf_efficientnet_lite0", "head": "auto", "seed": 3, "name": "leaving"}
+    job = site.post("/train", json=asked).json()["job"]
+    page.goto(base_of(site) + "/view/train")
+    page.evaluate(
+        "address => { location.assign(address); told.dispatchEvent(new Event('idle')); }",
+        f"/view/{MODEL}/images",
+    )
+    page.wait_for_url(f"**/view/{MODEL}/images")
+    site.delete(f"/jobs/{job}")
+    assert is_clean(tab, site)
+
+
 def test_charts_are_saved_as_svg_png_csv_and_spec(site, open_tab, tmp_path):
     tab = open_tab(base_of(site))
     tab.go(f"/view/{MODEL}/classes")
