@@ -13,7 +13,7 @@ from starlette.datastructures import Headers
 
 from service.door.entrance import Door
 from service.door.limits import Gates
-from service.door.origin import check_host, check_origin, check_type, hosts_of
+from service.door.origin import check_host, check_origin, check_type, comes_by_link, hosts_of
 from service.door.refusals import Refusal
 from service.door.token import FREE, Access, address, token_of
 from service.errors import BadSetting, OpenTokenFile, TokenWanted, WeakToken
@@ -116,6 +116,7 @@ def test_another_site_may_link_and_no_more(method, site, mode, dest, passes):
     headers = [("host", "a"), *[(name, value) for name, value in fetch.items() if value]]
     found = refused(check_origin, *asked(*headers, method=method))
     assert found == (None if passes else from_elsewhere(f"Sec-Fetch-Site {site}"))
+    assert comes_by_link(asked(*headers)[1]) == (site in ("cross-site", "same-site"))
 
 
 def from_elsewhere(what):

@@ -1,6 +1,8 @@
+import logging
 import sqlite3
 import threading
 from contextlib import closing, suppress
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -266,8 +268,12 @@ def test_progress_that_finds_no_room_does_not_end_a_job(jobs, monkeypatch):
 def test_a_queue_has_an_end(jobs):
     for i in range(MAX_QUEUED):
         last = jobs.submit({}, str(i))
-    with pytest.raises(QueueFull, match=f"where {MAX_QUEUED} jobs wait"):
+    with pytest.raises(QueueFull) as refused:
         jobs.submit({}, "one too many")
+    assert str(refused.value) == (
+        f"wanted a queue with room, got one where {MAX_QUEUED} jobs wait. Try again when some are "
+        "over: GET /jobs shows them, DELETE /jobs/{job} cancels one."
+    )
     assert jobs.submit({"explain": {}}, "in the other queue").state == "queued"
     jobs.cancel(last.job)
     jobs.submit({}, "in its place")
@@ -303,6 +309,40 @@ def test_a_request_sent_twice_under_a_key_is_one_job(jobs):
         jobs.sent_before("k", {"a": 2})
     jobs.submit({}, "m")
     jobs.submit({}, "m")  # two without a key are two
+
+
+def test_a_request_is_the_same_whatever_the_order_of_its_names(jobs):
+    job = jobs.submit({}, "m", key="k", asked={"a": 1, "b": 2})
+    assert jobs.sent_before("k", {"b": 2, "a": 1}) == job
+
+
+def test_the_log_tells_what_becomes_of_a_job(jobs, caplog):
+    caplog.set_level(logging.INFO, logger="gapscope.jobs")
+    job = jobs.submit({"explain": {"model": "m"}}, "m")
+    jobs.cancel(job.job)
+    jobs.resume(job.job)
+    for is_planned in (True, False):
+        jobs.claim(EXPLAIN)
+        jobs.end_running(lane=EXPLAIN, why="It died.", is_planned=is_planned)
+    assert [(told.levelname, told.getMessage()) for told in caplog.records] == [
+        ("INFO", "queued: explain for m"),
+        ("INFO", "asked to stop: it is cancelled"),
+        ("INFO", "resumed: queued again"),
+        ("INFO", "queued again: It died."),
+        ("WARNING", "queued again: It died."),
+    ]
+    assert all(told.fields == {"job": job.job} for told in caplog.records)
+
+
+def test_times_say_that_they_are_of_greenwich(jobs):
+    job = jobs.submit({}, "m")
+    work_one(jobs, lambda _request, _progress: None, ())
+    for time in (job.created_at, jobs.get(job.job).finished_at):
+        assert datetime.fromisoformat(time).utcoffset() == timedelta(0)
+
+
+def test_the_folder_of_the_table_is_made(tmp_path):
+    assert Jobs(tmp_path / "a" / "b").all() == []
 
 
 def test_changes_are_told_in_their_order(jobs):
@@ -365,7 +405,7 @@ def test_a_job_that_is_over_and_not_done_is_resumed_under_its_id(jobs):
     assert jobs.get(failed.job).state == "done"
     with pytest.raises(NotResumable, match="done"):
         jobs.resume(failed.job)
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFound, match="wanted a job of this service, got 'none'"):
         jobs.resume("none")
     cancelled = jobs.submit({}, "n")
     jobs.cancel(cancelled.job)
