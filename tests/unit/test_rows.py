@@ -45,6 +45,8 @@ def small_blocks(monkeypatch):
         (b'"say ""hi"".png",3,+1.5,-.002\n', 'say "hi".png'),
         (b"\n\np.png,3,1.5,-2e-3\n\n", "p.png"),
         ("größe.png,3,1.5,-2e-3\n".encode(), "größe.png"),
+        (b'"p.png",3,1.5,-2e-3', "p.png"),
+        (b'"NA",3,1.5,-2e-3\n', "NA"),
     ],
 )
 def test_a_row_is_read_exactly(file, row, path):
@@ -52,6 +54,36 @@ def test_a_row_is_read_exactly(file, row, path):
     assert rows.paths.to_pylist() == [path]
     assert rows.labels.tolist() == [3]
     np.testing.assert_array_equal(rows.features, np.array([[1.5, -2e-3]], np.float32))
+
+
+def test_rows_without_a_path_may_be_quoted_too(file):
+    (rows,) = read(file, b'label,a\n"3",1.5\n')
+    assert (rows.paths, rows.labels.tolist(), rows.features.tolist()) == (None, [3], [[1.5]])
+
+
+def test_the_end_of_float32_is_the_same_in_quotes(file):
+    end = etl.rows.FLOAT32_END
+    (rows,) = read(file, HEADER + b'"p",0,%r,1\n' % float(np.nextafter(end, 0)))
+    assert rows.features[0, 0] == np.finfo(np.float32).max
+    with pytest.raises(NotFinite):
+        read(file, HEADER + b'"p",0,%r,1\n' % end)
+
+
+@pytest.mark.parametrize(
+    ("text", "n_bytes", "end"),
+    [
+        (b"a\nb\nc\n", 3, 2),
+        (b"a\nb", 3, 2),
+        (b"\nab", 3, 1),
+        (b"ab", 2, 0),
+        (b'a\n"b\nc', 6, 2),
+        (b'"b\nc\n"\nd', 8, 7),
+        (b'"b\n\nc\n', 6, 0),
+        (b'a\n"b"\n"c\n\n', 11, 6),
+    ],
+)
+def test_a_block_ends_behind_its_last_whole_row(text, n_bytes, end):
+    assert etl.rows._end_of_last_row(bytearray(text), n_bytes) == end
 
 
 def test_columns_come_in_the_order_asked_for(file):
@@ -96,6 +128,7 @@ def test_blocks_join_without_a_seam(file):
         (b",0,1,2", BadPath, "path"),
         (b"p\0q,0,1,2", BadPath, "path"),
         (b"p\x1bq,0,1,2", BadPath, "path"),
+        (b'"p\r\nq",0,1,2', BadPath, "path"),
         (b"p\xff,0,1,2", Encoding, None),
     ],
 )
@@ -124,6 +157,43 @@ def test_every_row_knows_its_line(file, monkeypatch, block, end):
     blocks = read(file, end.join([HEADER.strip(), *cells]) + end)
     lines = [rows.line_of(i) for rows in blocks for i in range(len(rows.labels))]
     assert lines == [2, 4, 6, 9, 10]
+
+
+@pytest.mark.parametrize(
+    ("cells", "lines"),
+    [
+        (["a", "b", "c"], [2, 3, 4]),
+        (["a", "", "b", "", "", "c"], [2, 4, 7]),
+        (['"two\nlines"', "a", '"b"'], [2, 4, 5]),
+    ],
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_lines_of_rows_by_what_is_between_them(file, cells, lines, end):
+    """Each alone: what makes rows and lines differ must not need another to be seen."""
+    text = end.join(["path,label,a,b", *(cell and f"{cell},0,1,2" for cell in cells)])
+    blocks = read(file, text.encode())
+    assert [rows.line_of(i) for rows in blocks for i in range(len(rows.labels))] == lines
+
+
+@pytest.mark.parametrize(
+    ("row", "error", "said"),
+    [
+        (b'"p"q,0,1,2', RaggedRow, "wanted one row a line, quotes around whole cells, got"),
+        (b"p\rq,0,1,2", RaggedRow, "got new-line character seen in unquoted field"),
+        (b'"p",0,1,2\r', None, ""),
+        (b'"p",0,1,2\rq,0,1,2', RaggedRow, "got new-line character seen in unquoted field"),
+    ],
+)
+def test_quotes_and_line_ends_stand_in_their_places(file, row, error, said):
+    content = HEADER + b"o,0,1,2\n" + row + b"\n"
+    if error is None:
+        (rows,) = read(file, content)
+        assert rows.paths.to_pylist() == ["o", "p"]
+    else:
+        with pytest.raises(error, match=said) as refused:
+            read(file, content)
+        assert refused.value.line == 3
+        assert refused.value.file == str(file)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +227,9 @@ def test_rows_are_stored_in_groups_in_their_order(sizes):
     assert all((vectors[:, 1] == -i).all() for i, vectors in groups)
 
 
-@pytest.mark.parametrize("tail", [b'"open,0,1,2\n', b'"open,0,1,2\nq,0,1,2\nr,0,1,2\n'])
+@pytest.mark.parametrize(
+    "tail", [b'"open,0,1,2\n', b'"op""en,0,1,2\n', b'"open,0,1,2\nq,0,1,2\nr,0,1,2\n']
+)
 def test_an_unclosed_quote_swallows_no_row(file, tail):
     with pytest.raises(RaggedRow) as refused:
         read(file, HEADER + b"p,0,1,2\n" + tail)
@@ -167,17 +239,30 @@ def test_an_unclosed_quote_swallows_no_row(file, tail):
     )
 
 
-@pytest.mark.usefixtures("small_blocks")
 def test_an_endless_row_is_stopped(file, monkeypatch):
-    monkeypatch.setattr(etl.rows, "ROW_BYTES_MAX", 200)
-    with pytest.raises(RaggedRow, match="a row of more than"):
-        read(file, HEADER + b"p,0,1,2\n" + b'"' + b"x" * 1000)
+    monkeypatch.setattr(etl.rows, "ROW_BYTES_MAX", 1 << 20)
+    monkeypatch.setattr(etl.rows, "BLOCK_BYTES", 1 << 18)
+    with pytest.raises(RaggedRow) as refused:
+        read(file, HEADER + b"p,0,1,2\n" + b'"' + b"x" * (2 << 20))
+    assert str(refused.value) == (
+        f"{file}, line 3: wanted one row a line, quotes closed, got a row of more than 1 MB. "
+        "Repair it."
+    )
 
 
-@pytest.mark.parametrize("content", [b"", b"\n", HEADER, HEADER + b"\n\n"])
-def test_an_empty_file_is_refused(file, content):
-    with pytest.raises(EmptyFile):
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "wanted a header line and rows, got no bytes."),
+        (b"\n", "wanted a header line and rows, got an empty first line."),
+        (HEADER, "wanted rows after the header, got none."),
+        (HEADER + b"\n\n", "wanted rows after the header, got none."),
+    ],
+)
+def test_an_empty_file_is_refused(file, content, said):
+    with pytest.raises(EmptyFile) as refused:
         read(file, content)
+    assert str(refused.value) == f"{file}: {said} Export it again."
 
 
 def test_what_is_no_regular_file_is_refused(tmp_path):
