@@ -56,7 +56,7 @@ test-science: $(VENV)/.dev-installed  ## the explanations against worlds whose t
 	$(BIN)/python -m tests.science.imagenet_v2
 	$(BIN)/python -m tests.science.sealing
 
-mutants: $(VENV)/.dev-installed  ## mutants of what decides, and how many the quick tests kill (half an hour)
+mutants: $(VENV)/.dev-installed  ## mutants of what decides, and how many the quick tests kill (a quarter of an hour)
 	env -u PYTHONPATH nice $(BIN)/mutmut run
 	$(BIN)/python -m tests.mutants
 
