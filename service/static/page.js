@@ -58,8 +58,8 @@ function offer() {
   form.after(said);
 }
 
-// a load of this page that overtakes the way to another one would end there: it waits for what
-// comes of that way, which a download does not end
+// a load of this page must not overtake the way to another one: whoever leaves would be thrown back.
+// It is put off, not given up: a download begins like leaving, and the page stays
 const LEAVING_MS = 10_000;
 let leftAt = -LEAVING_MS;
 addEventListener("beforeunload", () => (leftAt = performance.now()));

@@ -35,12 +35,11 @@ class Tab:
         self.page.goto(self.base + path)
         # not wait_for_function: it makes a script of text, which the page's policy forbids
         pending = self.page.locator("[data-pending]")
-        pending.first.wait_for(state="detached", timeout=120_000)
-        # a page that loads itself again is empty for a moment, and may still be pending then
-        self.page.wait_for_load_state()
-        while pending.count():
+        while True:  # a page that loads itself again is empty for a moment, and may be pending then
             pending.first.wait_for(state="detached", timeout=120_000)
             self.page.wait_for_load_state()
+            if not pending.count():
+                break
         self.draw()
 
     def draw(self) -> None:
